@@ -1,0 +1,28 @@
+"""Side by side with the peers: ``python benchmarks/run.py [vae] [mixture] [factor_analysis] [--quick]``.
+
+Every contender gets the same data, start and work, and they take turns. Ratios are what counts; seconds depend on
+the machine and on who else is using it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+from common import FULL, QUICK
+
+NAMES = ("vae", "mixture", "factor_analysis")
+
+
+def main() -> None:
+    """Run the benchmarks that were named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which to run; all when none is named")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: to see that it runs")
+    chosen = parser.parse_args()
+    for name in chosen.names or NAMES:
+        importlib.import_module(name).main(QUICK if chosen.quick else FULL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The gallery: one page per recipe, made from its file's header and from results that a command measured.
+
+A result is a file `docs/results/<recipe>.json`, written by `ravine reproduce <recipe>`; a recipe without one says so.
+"""
+
+import ast
+import html
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RECIPES = HERE.parent / "ravine" / "recipes"
+RESULTS = HERE / "results"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the file of a recipe says about itself."""
+
+    path: Path
+    class_name: str
+    header: str
+
+    @property
+    def title(self) -> str:
+        """First sentence of the header."""
+        return re.split(r"\.\s", self.header.strip() + " ", maxsplit=1)[0].rstrip(".")
+
+    @property
+    def body(self) -> str:
+        """The header after its first sentence."""
+        return self.header.strip()[len(self.title) :].lstrip(". \n")
+
+
+def recipes(folder: Path = RECIPES) -> list[Recipe]:
+    """Every recipe file, in the order of names: a recipe is a file whose header and class are public."""
+    found = []
+    for path in sorted(folder.glob("[!_]*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        header = ast.get_docstring(tree)
+        classes = [n.name for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
+        if header and classes:
+            found.append(Recipe(path, classes[-1], header))
+    return found
+
+
+def results(folder: Path = RESULTS) -> list[dict[str, Any]]:
+    """Every measured result, in the order of file names."""
+    return [json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*.json"))]
+
+
+def same_name(a: str, b: str) -> bool:
+    """Whether two spellings name one recipe: `GaussianMixture`, `gaussian-mixture`, `gaussian_mixture`."""
+    return re.sub(r"[-_]", "", a).lower() == re.sub(r"[-_]", "", b).lower()
+
+
+def of(recipe: Recipe, measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results of one recipe."""
+    names = recipe.class_name, recipe.path.stem
+    return [r for r in measured if any(same_name(r["recipe"], name) for name in names)]
+
+
+SAYS = {"exact": "exact", "lower": "lower bound", "upper": "upper bound", "estimate": "estimate"}
+
+
+def nats(measured: dict[str, Any]) -> str:
+    """A log-likelihood as a person reads it: value, standard error, what kind of number it is."""
+    value, error = measured["log_likelihood"], measured["standard_error"]
+    return f"{value:.2f} ± {error:.2f} nats ({SAYS[measured['direction']]}, {measured['method']})"
+
+
+def duration(seconds: float) -> str:
+    """Seconds below two minutes, minutes below two hours, hours above."""
+    for unit, size, limit in (("s", 1, 120), ("min", 60, 7200)):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 3600:.1f} h"
+
+
+def curve_svg(curve: list[float], width: int = 480, height: int = 120) -> str:
+    """A learning curve as a small inline picture; its ends are labelled with their values."""
+    low, high = min(curve), max(curve)
+    across, down = width / max(len(curve) - 1, 1), height / ((high - low) or 1.0)
+    points = " ".join(f"{i * across:.1f},{(high - v) * down:.1f}" for i, v in enumerate(curve))
+    label = html.escape(f"learning curve from {curve[0]:.2f} to {curve[-1]:.2f}")
+    return (
+        f'<svg viewBox="-4 -4 {width + 8} {height + 8}" width="{width}" role="img" aria-label="{label}">'
+        f'<polyline points="{points}" fill="none" stroke="currentColor" stroke-width="1.5"/></svg>'
+    )
+
+
+def table(rows: list[list[str]], head: list[str]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def measurement(result: dict[str, Any]) -> str:
+    """What one run measured, how long it took on what, and the command that repeats it."""
+    rows = [
+        ["paper", str(result["paper"])],
+        ["measured", nats(result["measured"])],
+        ["time", f"{duration(result['seconds'])} on {result['device']}"],
+    ]
+    parts = [table(rows, ["", "log p(x) per row, held out"]), f"```console\n{result['command']}\n```\n"]
+    if result.get("curve"):
+        parts.append(f"```{{raw}} html\n{curve_svg(result['curve'])}\n```\n")
+    return "\n".join(parts)
+
+
+def page(recipe: Recipe, measured: list[dict[str, Any]]) -> str:
+    """The page of one recipe: header, measured numbers, parameters, the whole file."""
+    mine = "\n".join(map(measurement, of(recipe, measured))) or "No result of this recipe has been recorded yet.\n"
+    module = f"ravine.recipes.{recipe.path.stem}"
+    source = f"../../../ravine/recipes/{recipe.path.name}"
+    return (
+        f"# {recipe.title}\n\n{recipe.body}\n\n## Measured\n\n{mine}\n## Parameters\n\n"
+        f"```{{eval-rst}}\n.. autoclass:: {module}.{recipe.class_name}\n   :no-index:\n   :no-members:\n```\n\n"
+        f"## The whole recipe\n\n```{{literalinclude}} {source}\n:language: python\n```\n"
+    )
+
+
+def index(found: list[Recipe], measured: list[dict[str, Any]]) -> str:
+    """The first page of the gallery: every recipe with its latest measured number."""
+    rows = []
+    for recipe in found:
+        mine = of(recipe, measured)
+        number = nats(mine[-1]["measured"]) if mine else "not recorded yet"
+        rows.append([f"[{recipe.class_name}](gallery/{recipe.path.stem}.md)", recipe.title, number])
+    entries = "\n".join(f"gallery/{r.path.stem}" for r in found)
+    head = "# Gallery\n\nEvery number here was written by the command beside it.\n\n"
+    body = table(rows, ["recipe", "what it is", "held-out log p(x) per row"])
+    return f"{head}{body}\n```{{toctree}}\n:hidden:\n\n{entries}\n```\n"
+
+
+def pages() -> dict[str, str]:
+    """File name to text: the gallery's index and one page per recipe."""
+    found, measured = recipes(), results()
+    return {"gallery.md": index(found, measured)} | {f"gallery/{r.path.stem}.md": page(r, measured) for r in found}

@@ -1,0 +1,60 @@
+"""Ravine: latent-variable generative models behind one interface.
+
+Names load when they are first used: importing Ravine imports neither JAX nor scikit-learn.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ravine.core import LogLikelihood as LogLikelihood
+    from ravine.core import Row as Row
+    from ravine.data import Schema as Schema
+    from ravine.data import dataset_names as dataset_names
+    from ravine.data import load_dataset as load_dataset
+    from ravine.data import read_table as read_table
+    from ravine.estimator import Evaluation as Evaluation
+    from ravine.estimator import LatentVariableModel as LatentVariableModel
+    from ravine.recipes.factor_analysis import FactorAnalysis as FactorAnalysis
+    from ravine.recipes.factor_analysis import VariationalFactorAnalysis as VariationalFactorAnalysis
+    from ravine.recipes.gaussian_mixture import GaussianMixture as GaussianMixture
+    from ravine.recipes.vae import VAE as VAE
+    from ravine.registry import load as load
+    from ravine.train import Stage as Stage
+    from ravine.train import train as train
+
+_HOMES = {
+    "VAE": "ravine.recipes.vae",
+    "Evaluation": "ravine.estimator",
+    "FactorAnalysis": "ravine.recipes.factor_analysis",
+    "GaussianMixture": "ravine.recipes.gaussian_mixture",
+    "LatentVariableModel": "ravine.estimator",
+    "LogLikelihood": "ravine.core",
+    "Row": "ravine.core",
+    "Schema": "ravine.data",
+    "Stage": "ravine.train",
+    "VariationalFactorAnalysis": "ravine.recipes.factor_analysis",
+    "dataset_names": "ravine.data",
+    "load": "ravine.registry",
+    "load_dataset": "ravine.data",
+    "read_table": "ravine.data",
+    "train": "ravine.train",
+}
+
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ravine' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,5 @@
+"""The ``ravine`` command."""
+
+from ravine.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,210 @@
+"""The commands. Everything heavy is imported inside a command, so that help answers at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+import ravine
+
+app = App(name="ravine", version=ravine.__version__, help="Latent-variable generative models of your data, from the shell.")
+
+Set = Annotated[list[str] | None, Parameter(name="--set", negative=(), consume_multiple=False)]
+Json = Annotated[bool, Parameter(name="--json", negative=())]
+Resume = Annotated[bool, Parameter(negative=())]
+Number = Annotated[int, Parameter(name=["-n", "--number"])]
+
+
+@app.command(name="list")
+def list_all(*, as_json: Json = False) -> None:
+    """What there is: recipes and built-in data sets.
+
+    Parameters
+    ----------
+    as_json
+        Print one JSON object.
+    """
+    from ravine.data.builtin import dataset_names
+    from ravine.registry import headline, recipes
+
+    known = {"recipes": {name: headline(name) for name in recipes()}, "data": dataset_names()}
+    if as_json:
+        print(json.dumps(known, indent=2))
+        return
+    for title, names in known.items():
+        print(f"{title}:")
+        width = max(map(len, names))
+        for name, words in names.items():
+            print(f"  {name:<{width}}  {words}")
+
+
+@app.command
+def info(recipe: str) -> None:
+    """Paper, citation, expected and measured numbers, and parameters of a recipe.
+
+    Parameters
+    ----------
+    recipe
+        Name of a recipe; `ravine list` shows them.
+    """
+    from ravine.registry import describe
+
+    print(describe(recipe))
+
+
+@app.command
+def fit(
+    recipe: str,
+    data: str,
+    *,
+    settings: Set = None,
+    out: Path | None = None,
+    seed: int = 0,
+    test_size: float = 0.1,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> int:
+    """Fit a recipe to data, evaluate it on rows it has not seen, and keep the result.
+
+    Parameters
+    ----------
+    recipe
+        Name of a recipe; `ravine list` shows them.
+    data
+        Name of a built-in set, or a path to .csv, .parquet, .npy, .npz, or a folder of images.
+    settings
+        A field of the recipe, as name=value; may be given several times. `ravine info RECIPE` shows them.
+    out
+        Folder for the model, its record, metrics and checkpoints.
+    seed
+        Fixes every random choice.
+    test_size
+        Share of the rows kept for the test when the data have no test rows of their own; 0 tests on none.
+    resume
+        Go on from the checkpoint in --out.
+    as_json
+        Print one JSON object.
+    """
+    from ravine.cli.work import fit_data
+
+    return fit_data(recipe, data, settings or [], out, seed, test_size, resume, as_json)
+
+
+@app.command
+def score(folder: Path, data: str, *, as_json: Json = False) -> None:
+    """Mean log-likelihood of data under a fitted model, with standard error, direction and method.
+
+    Parameters
+    ----------
+    folder
+        A folder written by `ravine fit --out`.
+    data
+        Name of a built-in set (its test rows where it has any) or a path.
+    as_json
+        Print one JSON object.
+    """
+    from ravine.cli.work import evaluation, rows_of
+
+    got = evaluation(ravine.load(folder).evaluate(rows_of(data, folder)))
+    print(json.dumps(got) if as_json else got["words"])
+
+
+@app.command
+def sample(folder: Path, *, number: Number = 16, out: Path, seed: int | None = None) -> None:
+    """Draw new rows.
+
+    Parameters
+    ----------
+    folder
+        A folder written by `ravine fit --out`.
+    number
+        How many rows.
+    out
+        File to write: .csv, .npy, .npz or .parquet.
+    seed
+        Other draws than the model's own.
+    """
+    from ravine.cli.work import write
+
+    model = ravine.load(folder)
+    write(out, model.sample(number, random_state=seed), model)
+
+
+@app.command
+def encode(folder: Path, data: str, *, out: Path) -> None:
+    """Posterior means of the latent causes, one row per row of the data.
+
+    Parameters
+    ----------
+    folder
+        A folder written by `ravine fit --out`.
+    data
+        Name of a built-in set or a path.
+    out
+        File to write: .csv, .npy, .npz or .parquet.
+    """
+    from ravine.cli.work import rows_of, write
+
+    model = ravine.load(folder)
+    write(out, model.transform(rows_of(data, folder)), model, names=list(model.get_feature_names_out()))
+
+
+@app.command
+def impute(folder: Path, data: str, *, out: Path, draws: int | None = None) -> None:
+    """Fill the missing cells; observed cells are kept as they are.
+
+    Parameters
+    ----------
+    folder
+        A folder written by `ravine fit --out`.
+    data
+        Name of a built-in set or a path.
+    out
+        File to write: .csv, .npy, .npz or .parquet; with --draws one file per draw, numbered from 1.
+    draws
+        Number of conditional draws instead of one completed table.
+    """
+    from ravine.cli.work import rows_of, write
+
+    model = ravine.load(folder)
+    made: Any = model.impute(rows_of(data, folder), draws=draws)
+    if draws is None:
+        write(out, made, model)
+    else:
+        for i, table in enumerate(made, start=1):
+            write(out.with_name(f"{out.stem}-{i}{out.suffix}"), table, model)
+
+
+@app.command
+def reproduce(
+    recipe: str,
+    *,
+    scale: Literal["small", "paper"] = "small",
+    out: Path | None = None,
+    seed: int = 0,
+    seeds: int = 1,
+    resume: Resume = False,
+) -> int:
+    """Run a recipe as its paper did and print the paper's number beside ours.
+
+    Parameters
+    ----------
+    recipe
+        Name of a recipe; `ravine list` shows them.
+    scale
+        ``small`` runs in minutes on two cores, ``paper`` is the full schedule.
+    out
+        Folder for the model, checkpoints and the result as JSON.
+    seed
+        Fixes every random choice.
+    seeds
+        Runs with this many seeds, counting up from --seed, and reports their mean.
+    resume
+        Go on from the checkpoint in --out.
+    """
+    from ravine.reproduce import reproduce as run
+
+    return run(recipe, scale, out, seed, seeds, resume)

@@ -1,0 +1,312 @@
+"""The row and the interfaces. Everything else in Ravine is written against this file.
+
+One row in every signature unless it says ``batch``; a batch is the same object with a leading axis on
+every array. ``key`` is keyword-only and last. Densities are in nats and normalised unless called energies.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
+
+Scalar = Float[Array, ""]
+Metrics = dict[str, Array]
+Latent = PyTree[Array]
+Direction = Literal["exact", "lower", "upper", "estimate"]
+
+
+class Row(eqx.Module):
+    """One datum: what was observed, what was not, and what it is conditioned on.
+
+    Attributes
+    ----------
+    x : the values, an array or a pytree of arrays; 0 where not observed.
+    mask : same structure as ``x``, True where observed; None when every cell was observed.
+    y, y_mask : what is modelled jointly with ``x`` (labels), and which of it is known.
+    context : conditioned on, never modelled.
+    length : number of steps that exist, for sequences; a gap inside is ``mask=False``.
+    index : place in the data set, for rules that keep a memory per row.
+    weight : sample weight; 0 marks padding. None means 1.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> row = Row(jnp.array([1.0, 0.0]), mask=jnp.array([True, False]))
+    >>> int(row.observed())
+    1
+    """
+
+    x: PyTree[Shaped[Array, "..."]]
+    mask: PyTree[Bool[Array, "..."]] = None
+    y: PyTree = None
+    y_mask: PyTree = None
+    context: PyTree = None
+    length: Int[Array, "..."] | None = None
+    index: Int[Array, "..."] | None = None
+    weight: Float[Array, "..."] | None = None
+
+    def observed(self) -> Int[Array, ""]:
+        """Number of observed cells."""
+        cells = self.x if self.mask is None else self.mask
+        counts = [c.size if self.mask is None else jnp.sum(c) for c in jax.tree.leaves(cells)]
+        return jnp.asarray(sum(counts))
+
+    def is_empty(self) -> Bool[Array, ""]:
+        """True when nothing was observed: such a row has log-likelihood exactly 0."""
+        return self.observed() == 0
+
+    def clamp(self, x: PyTree[Array]) -> PyTree[Array]:
+        """``x`` with every observed cell put back to its observed value."""
+        if self.mask is None:
+            return self.x
+        return jax.tree.map(jnp.where, self.mask, self.x, x)
+
+
+class AbstractDistribution(eqx.Module):
+    """A law over one event. Fields are arrays of the event's own shape: no batch shape, ever."""
+
+    @abc.abstractmethod
+    def sample(self, *, key: PRNGKeyArray) -> Array:
+        """One draw."""
+
+    @abc.abstractmethod
+    def log_prob(self, value: Array, mask: Array | None = None) -> Scalar:
+        """Log density or log mass in nats, summed over the event; cells with ``mask=False`` are marginalised."""
+
+    @abc.abstractmethod
+    def mean(self) -> Array:
+        """Expectation of one draw, of the event's shape."""
+
+
+class AbstractReparametrised(AbstractDistribution):
+    """``sample`` is differentiable in the parameters: the draw is a smooth function of them and of noise."""
+
+
+class AbstractDiscrete(AbstractDistribution):
+    """Finitely many values; each can be listed."""
+
+    @abc.abstractmethod
+    def support(self) -> Array:
+        """Every value, stacked on a leading axis."""
+
+
+class AbstractGenerator(eqx.Module):
+    """The joint law p(x, z), split as p(x | z) p(z)."""
+
+    @abc.abstractmethod
+    def sample(self, context: PyTree = None, *, key: PRNGKeyArray) -> tuple[Latent, PyTree[Array]]:
+        """Draw (z, x)."""
+
+    @abc.abstractmethod
+    def log_prior(self, z: Latent, row: Row) -> Scalar:
+        """log p(z), in nats."""
+
+    @abc.abstractmethod
+    def log_likelihood(self, z: Latent, row: Row) -> Scalar:
+        """log p(x | z) of the observed cells, in nats."""
+
+    def log_joint(self, z: Latent, row: Row) -> Scalar:
+        """log p(x, z) of the observed cells, in nats; normalised."""
+        return self.log_prior(z, row) + self.log_likelihood(z, row)
+
+
+class AbstractDirected(AbstractGenerator):
+    """A generator whose prior and likelihood are distributions one can hold."""
+
+    @abc.abstractmethod
+    def prior(self, context: PyTree = None) -> AbstractDistribution:
+        """p(z)."""
+
+    @abc.abstractmethod
+    def likelihood(self, z: Latent, context: PyTree = None) -> AbstractDistribution:
+        """p(x | z)."""
+
+    def sample(self, context: PyTree = None, *, key: PRNGKeyArray) -> tuple[Latent, PyTree[Array]]:
+        key_z, key_x = jr.split(key)
+        z = self.prior(context).sample(key=key_z)
+        return z, self.likelihood(z, context).sample(key=key_x)
+
+    def log_prior(self, z: Latent, row: Row) -> Scalar:
+        return self.prior(row.context).log_prob(z)
+
+    def log_likelihood(self, z: Latent, row: Row) -> Scalar:
+        return self.likelihood(z, row.context).log_prob(row.x, row.mask)
+
+
+class AbstractPosterior(eqx.Module):
+    """What a recogniser returns for one row: a law over the latent, and how to take expectations under it."""
+
+    @abc.abstractmethod
+    def sample(self, *, key: PRNGKeyArray) -> tuple[Latent, Scalar]:
+        """A draw z and its log q(z)."""
+
+    @abc.abstractmethod
+    def log_prob(self, z: Latent) -> Scalar:
+        """log q(z), in nats."""
+
+    @abc.abstractmethod
+    def mean(self) -> Latent:
+        """Posterior expectation of the latent."""
+
+    @abc.abstractmethod
+    def nodes(self) -> tuple[AbstractDistribution, ...]:
+        """The stochastic nodes in order; the later ones as they are when the earlier ones take their means."""
+
+    @abc.abstractmethod
+    def expect(self, cost: Cost, gradient: AbstractGradient, *, key: PRNGKeyArray) -> Scalar:
+        """E[cost(z, log q(z))], with the gradient that ``gradient`` declares."""
+
+
+Cost = Callable[[Latent, Scalar], Scalar]
+
+
+class AbstractGradient(eqx.Module):
+    """An estimator of E_{z~d}[cost(z)]: the value is right, the gradient is as declared."""
+
+    biased: eqx.AbstractClassVar[bool]
+
+    @abc.abstractmethod
+    def __call__(self, cost: Callable[[Array], Scalar], d: AbstractDistribution, *, key: PRNGKeyArray) -> Scalar: ...
+
+    @abc.abstractmethod
+    def refuses(self, d: AbstractDistribution) -> str | None:
+        """Why this estimator cannot serve ``d``; None when it can. Asked before any tracing."""
+
+
+class AbstractRecogniser(eqx.Module):
+    """Completes a generator into a latent model: proposes a posterior for a row."""
+
+    @abc.abstractmethod
+    def __call__(self, generator: AbstractGenerator, row: Row) -> AbstractPosterior: ...
+
+
+class AbstractLatentModel(AbstractGenerator):
+    """A generator together with a guess of what caused a row."""
+
+    @abc.abstractmethod
+    def posterior(self, row: Row) -> AbstractPosterior:
+        """q(z | x), or the exact p(z | x) where the model allows it."""
+
+
+class AbstractTractable(AbstractLatentModel):
+    """log p(x) and the law of the missing cells given the observed ones, in closed form."""
+
+    @abc.abstractmethod
+    def log_evidence(self, row: Row) -> Scalar:
+        """log p(observed cells), in nats, exact."""
+
+    @abc.abstractmethod
+    def conditional(self, row: Row) -> AbstractDistribution:
+        """p(x | observed cells): observed cells are held at their values."""
+
+
+class AbstractConjugate(AbstractTractable):
+    """Closed-form EM. ``statistics`` defines the model; ``expected`` must equal its weighted sum, only faster."""
+
+    @abc.abstractmethod
+    def statistics(self, row: Row) -> tuple[PyTree[Array], Scalar]:
+        """E[T(x, z) | observed cells] and log p(observed cells)."""
+
+    @abc.abstractmethod
+    def expected(self, batch: Row) -> tuple[PyTree[Array], Scalar]:
+        """Weighted sums of ``statistics`` over a batch, as matrix products."""
+
+    @abc.abstractmethod
+    def maximise(self, statistics: PyTree[Array]) -> Self:
+        """The parameters that maximise the expected complete-data log-likelihood (plus ``log_penalty``)."""
+
+    @abc.abstractmethod
+    def log_penalty(self) -> Scalar:
+        """What EM maximises besides the log-likelihood; 0 for plain maximum likelihood."""
+
+
+Objective = Callable[..., tuple[Scalar, Metrics]]  # (model, batch, *, key) -> (loss to lower, metrics)
+
+
+class AbstractRule(eqx.Module):
+    """How a model learns from a batch. All memory of learning lives in the state.
+
+    A rule that decides that training is over reports it as ``metrics["stopped"]`` and leaves the model alone
+    from then on; the loop stops at the end of that chunk.
+    """
+
+    @abc.abstractmethod
+    def init(self, model: PyTree, batch: Row, *, key: PRNGKeyArray) -> PyTree:
+        """The state before the first step."""
+
+    @abc.abstractmethod
+    def step(
+        self, model: PyTree, state: PyTree, batch: Row, *, key: PRNGKeyArray, step: Int[Array, ""]
+    ) -> tuple[PyTree, PyTree, Metrics]:
+        """The next model, the next state, and what a person may want to see."""
+
+
+class AbstractDraw(eqx.Module):
+    """The random part of reading a row: binarisation, dequantisation, corruption."""
+
+    @abc.abstractmethod
+    def __call__(self, row: Row, *, key: PRNGKeyArray) -> Row:
+        """The row as this draw presents it."""
+
+
+class LogLikelihood(NamedTuple):
+    """log p(x) of a batch, and what kind of number it is.
+
+    ``value`` and ``standard_error`` (Monte Carlo, per row; 0 when exact) are in nats per row.
+    """
+
+    value: Float[Array, " n"]
+    standard_error: Float[Array, " n"]
+    direction: Direction
+    method: str
+
+
+class AbstractEvidence(eqx.Module):
+    """A way to evaluate log p(x) for a batch; says in which direction it errs."""
+
+    direction: eqx.AbstractClassVar[Direction]
+
+    @abc.abstractmethod
+    def __call__(self, model: PyTree, batch: Row, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        """Value and Monte Carlo standard error per row, in nats."""
+
+    @abc.abstractmethod
+    def method(self) -> str:
+        """Short name that travels with the number, such as ``importance-1000``."""
+
+
+def weights(batch: Row) -> Float[Array, " n"]:
+    """The weight of each row of a batch; 1 where none was given."""
+    if batch.weight is not None:
+        return batch.weight
+    leaf = jax.tree.leaves(batch.x)[0]
+    return jnp.ones(leaf.shape[0], leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else float)
+
+
+def rows_in(batch: Row) -> int:
+    """Number of rows of a batch, padding included."""
+    return int(jax.tree.leaves(batch.x)[0].shape[0])
+
+
+def summed(model: AbstractConjugate, batch: Row) -> tuple[PyTree[Array], Scalar]:
+    """The generic ``expected``: weighted sums of ``statistics``, one row at a time."""
+    statistics, log_evidence = jax.vmap(model.statistics)(batch)
+    weight = weights(batch)
+    return jax.tree.map(lambda s: jnp.tensordot(weight, s, 1), statistics), weight @ log_evidence
+
+
+def averaged(per_row: Callable[..., Any], batch: Row, *, key: PRNGKeyArray) -> Any:
+    """Weighted mean over the batch of ``per_row(row, key=...)``, leaf by leaf."""
+    keys = jr.split(key, rows_in(batch))
+    values = jax.vmap(lambda row, k: per_row(row, key=k))(batch, keys)
+    if batch.weight is None:
+        return jax.tree.map(lambda v: jnp.mean(v, axis=0), values)
+    share = batch.weight / jnp.maximum(jnp.sum(batch.weight), jnp.finfo(batch.weight.dtype).tiny)
+    return jax.tree.map(lambda v: jnp.tensordot(share, v, 1), values)

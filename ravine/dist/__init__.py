@@ -1,0 +1,29 @@
+"""What a conditional returns: distributions over one event, links that make them, divergences between them."""
+
+from ravine.dist.adapter import Numpyro as Numpyro
+from ravine.dist.adapter import NumpyroReparametrised as NumpyroReparametrised
+from ravine.dist.ancestral import Ancestral as Ancestral
+from ravine.dist.ancestral import Conditional as Conditional
+from ravine.dist.continuous import ContinuousBernoulli as ContinuousBernoulli
+from ravine.dist.continuous import Gaussian as Gaussian
+from ravine.dist.continuous import StudentT as StudentT
+from ravine.dist.correlated import FullGaussian as FullGaussian
+from ravine.dist.correlated import LowRankGaussian as LowRankGaussian
+from ravine.dist.discrete import Bernoulli as Bernoulli
+from ravine.dist.discrete import Binomial as Binomial
+from ravine.dist.discrete import OneHot as OneHot
+from ravine.dist.discrete import Poisson as Poisson
+from ravine.dist.divergence import has_kl as has_kl
+from ravine.dist.divergence import kl as kl
+from ravine.dist.divergence import kl_cells as kl_cells
+from ravine.dist.divergence import kl_cells_formula as kl_cells_formula
+from ravine.dist.divergence import kl_formula as kl_formula
+from ravine.dist.links import AbstractLink as AbstractLink
+from ravine.dist.links import Bits as Bits
+from ravine.dist.links import Classes as Classes
+from ravine.dist.links import Counts as Counts
+from ravine.dist.links import HeavyTailed as HeavyTailed
+from ravine.dist.links import Homoscedastic as Homoscedastic
+from ravine.dist.links import Levels as Levels
+from ravine.dist.links import Real as Real
+from ravine.dist.links import UnitInterval as UnitInterval

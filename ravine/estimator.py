@@ -1,0 +1,416 @@
+"""The scikit-learn contract over any recipe. Training, models and evaluation do not know scikit-learn."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import PRNGKeyArray
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
+from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+import ravine
+from ravine import verbs
+from ravine._jax import Precision, key_from_words, key_words, precision
+from ravine._spell import kebab, spell
+from ravine._tree import parameter_count
+from ravine.checkpoint import load_run, save_run
+from ravine.core import AbstractEvidence, AbstractLatentModel, Direction, LogLikelihood, Row
+from ravine.data import ArraySource, MappedSource, Schema
+from ravine.data import rows as rows_of
+from ravine.evidence import Exact
+from ravine.fitting import Plan, blank, fit, one_pass, plan, split
+from ravine.rules import EM
+from ravine.train import Stage, Subset, train_together
+from ravine.trial import Trial
+
+
+class Evaluation(NamedTuple):
+    """Mean log-likelihood of some rows, and everything needed to compare it with another.
+
+    ``log_likelihood`` and ``standard_error`` are in nats per row; the error is that of the mean over the rows and
+    includes the Monte Carlo noise. ``direction`` says on which side of the truth the value is expected.
+    """
+
+    log_likelihood: float
+    standard_error: float
+    rows: int
+    bits_per_dim: float
+    direction: Direction
+    method: str
+    measure: str
+    treated: str
+    seed: int
+
+    def __str__(self) -> str:
+        kind = {"lower": "lower bound", "upper": "upper bound"}.get(self.direction, self.direction)
+        number = f"{self.log_likelihood:.3f} +- {self.standard_error:.3f} nats per row"
+        return f"{number} ({kind}, {self.method}, {self.rows} rows; {self.treated})"
+
+
+def _continues(recipe: LatentVariableModel) -> bool:
+    rule = recipe.stages(1)[-1].rule
+    return not isinstance(rule, EM) or rule.rate is not None
+
+
+@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
+class LatentVariableModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, abc.ABC):
+    """A recipe: hyper-parameters that say which parts. Subclasses are keyword-only dataclasses by themselves.
+
+    A recipe defines ``build(schema, *, key) -> model`` and ``stages(rows) -> list[Stage]``; every verb follows.
+
+    Parameters
+    ----------
+    kind : how the cells are read: ``"real"``, ``"binary"``, ``"levels"`` (integers 0..levels-1), ``"count"``;
+        None looks at the data.
+    levels : number of values when ``kind="levels"``.
+    binarise : ``"none"``, ``"threshold"`` (above ``threshold``), ``"static"`` (already done) or ``"dynamic"``
+        (drawn anew whenever a row is read, with the grey value as probability).
+    threshold : where ``binarise="threshold"`` cuts.
+    dequantise : ``"none"`` or ``"uniform"``: noise that makes integers continuous; the likelihood is a lower bound.
+    standardise : let the model see columns of mean 0 and variance 1; likelihoods are still in the user's units.
+    evidence : how log p(x) is evaluated.
+    validation : share of the rows held out for early stopping (at most 10,000 rows); 0 trains on all.
+    patience : held-out evaluations without improvement before training stops.
+    max_seconds : training stops after about this time.
+    particles : draws per row behind an imputation that has no closed form.
+    precision : ``"float32"`` or ``"float64"`` for training and every verb.
+    progress : show a progress bar; None shows one when standard error is a terminal.
+    random_state : seed or numpy generator; a given seed fixes every result.
+    """
+
+    kind: str | None = None
+    levels: int | None = None
+    binarise: str = "none"
+    threshold: float | None = None
+    dequantise: str = "none"
+    standardise: bool = False
+    evidence: AbstractEvidence = Exact()
+    validation: float = 0.1
+    patience: int = 10
+    max_seconds: float | None = None
+    particles: int = 200
+    precision: Precision = "float32"
+    progress: bool | None = None
+    random_state: Any = None
+
+    trials: ClassVar[Mapping[str, Trial]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclasses.dataclass(eq=False, repr=False, kw_only=True)(cls)
+
+    @abc.abstractmethod
+    def build(self, schema: Schema, *, key: PRNGKeyArray) -> AbstractLatentModel:
+        """The untrained model for data of this schema."""
+
+    @abc.abstractmethod
+    def stages(self, rows: int) -> list[Stage]:
+        """The training of a data set with so many rows."""
+
+    # --- learning
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        held_out: Any = None,
+        folder: str | Path | None = None,
+        resume: bool = False,
+    ) -> Self:
+        """Learn from rows. NaN marks a cell that was not observed.
+
+        Parameters
+        ----------
+        X : array or DataFrame of shape (rows, columns), images of shape (rows, height, width), or a memory-mapped
+            array that need not fit in memory.
+        y : ignored.
+        sample_weight : array of shape (rows,); an integer weight counts a row so many times, 0 leaves it out.
+        held_out : rows for early stopping, instead of a share of ``X``.
+        folder : where metrics and checkpoints are kept while training.
+        resume : go on from the checkpoint in ``folder``, to the bit.
+
+        Returns
+        -------
+        The estimator itself.
+        """
+        values = self._begin(X)
+        with precision(self.precision):
+            done = fit(self, self._plan(values, sample_weight, held_out), None if folder is None else Path(folder), resume)
+            self._remember(done.state.model, jr.key(self.seed_))
+        self.history_, self.seconds_, self.complete_ = done.history, done.seconds, done.complete
+        return self
+
+    def fit_seeds(self, X: Any, seeds: int | Sequence[int] = 3, sample_weight: Any = None) -> list[Self]:
+        """Fit once per seed; the i-th result equals a clone with ``random_state=seeds[i]`` fitted alone (to 1e-5).
+
+        A number draws that many seeds from ``random_state``. Whether the fits run side by side in one program or one
+        after another is decided by timing both.
+        """
+        if isinstance(seeds, int):
+            seeds = check_random_state(self.random_state).randint(2**31 - 1, size=seeds).tolist()
+        fits = [clone(self).set_params(random_state=int(seed)) for seed in seeds]
+        with precision(self.precision):
+            plans = [one._plan(one._begin(X), sample_weight) for one in fits]
+            models, stages, sources, keys = zip(*plans, strict=True)
+            started = time.perf_counter()
+            states = train_together(models, stages, sources, keys=keys)
+            for one, state in zip(fits, states, strict=True):
+                one._remember(state.model, jr.key(one.seed_))
+                one.history_, one.seconds_, one.complete_ = [], time.perf_counter() - started, True
+        return fits
+
+    def _begin(self, X: Any) -> np.ndarray:
+        values = self._learn_schema(X)
+        self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
+        return values
+
+    def _plan(self, values: np.ndarray, sample_weight: Any, held_out: Any = None) -> Plan:
+        weight, key = self._weight(values, sample_weight), jr.key(self.seed_)
+        places, held = split(len(values), 0.0 if held_out is not None else self.validation, key_words(key))
+        kept = None
+        if held_out is not None:
+            kept = self._row(self._checked(held_out))
+        elif len(held):
+            kept = self._row(values[held], None if weight is None else weight[held])
+        return plan(self, self.schema_, Subset(self._source(values, weight), places), kept, key=key)
+
+    def _weight(self, values: np.ndarray, sample_weight: Any) -> np.ndarray | None:
+        if sample_weight is None:
+            return None
+        return _check_sample_weight(sample_weight, values, ensure_non_negative=True)
+
+    @available_if(_continues)
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """One ordered pass over ``X`` by the last stage's rule, going on from what was learned before."""
+        first = not hasattr(self, "model_")
+        values = self._begin(X) if first else self._checked(X)
+        with precision(self.precision):
+            key = jr.key(self.seed_)
+            if first:
+                self._remember(self.build(self.schema_, key=jr.split(key)[0]), key)
+            source = self._source(values, self._weight(values, sample_weight))
+            self.model_, self._going = one_pass(self, self.model_, self.schema_, source, self._going, key=key)
+        return self
+
+    # --- answering
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """log p(x) of every row in nats, in the units of ``X``; see `log_likelihood` for what kind of number it is."""
+        return self.log_likelihood(X).value
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean of `score_samples`, in nats per row."""
+        return float(np.average(self.score_samples(X), weights=sample_weight))
+
+    def log_likelihood(self, X: Any) -> LogLikelihood:
+        """log p(x) per row in nats with its Monte Carlo standard error, direction and method."""
+        values = self._ready(X)
+        with precision(self.precision):
+            row = self._row(values)
+            got = verbs.log_likelihood(self.model_, self.evidence, row, self.schema_.draw(), key=self._key())
+            log_det = np.asarray(self.schema_.log_det(row.mask))
+        direction = "lower" if self.schema_.dequantise != "none" else got.direction
+        return LogLikelihood(np.asarray(got.value, float) + log_det, np.asarray(got.standard_error, float), direction, got.method)
+
+    def evaluate(self, X: Any) -> Evaluation:
+        """The mean log-likelihood of ``X`` with its standard error, units, direction, method and treatment."""
+        got = self.log_likelihood(X)
+        rows = len(got.value)
+        spread = np.std(got.value, ddof=1) if rows > 1 else got.standard_error[0]
+        mean, schema = float(np.mean(got.value)), self.schema_
+        bits = -mean / (schema.width * np.log(2.0))
+        return Evaluation(
+            mean, float(spread / np.sqrt(rows)), rows, bits, got.direction, got.method, schema.measure, schema.describe(), self.seed_
+        )
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Posterior mean of the latent causes, shape (rows, latents); missing cells are allowed for."""
+        return self._latents(X)
+
+    def inverse_transform(self, Z: Any) -> np.ndarray:
+        """Expected row for given latents, in the units of the training data; shape (rows, columns)."""
+        check_is_fitted(self)
+        latents = np.atleast_2d(np.asarray(Z))
+        if latents.shape[1] != self._n_features_out:
+            raise ValueError(f"Z must have {self._n_features_out} columns, one per latent, got {latents.shape[1]}.")
+        dtype = latents.dtype if np.issubdtype(latents.dtype, np.floating) else np.dtype(float)
+        with precision(self.precision):
+            means = verbs.decoded_mean(self.model_, latents.astype(self.precision), self._latent_like())
+        return self._outward(means).astype(dtype)
+
+    def reconstruct(self, X: Any) -> np.ndarray:
+        """Every row as the model expects it, given the posterior mean of its latents."""
+        return _as_given(X, self.inverse_transform(self._latents(X)))
+
+    def sample(self, n_samples: int = 1, *, random_state: Any = None) -> np.ndarray:
+        """New rows, shape (n_samples, columns). The first rows stay the same when more are asked for."""
+        check_is_fitted(self)
+        if int(n_samples) < 1:
+            raise ValueError(f"n_samples must be at least 1, got {n_samples}.")
+        with precision(self.precision):
+            key = self._key() if random_state is None else jr.key(int(check_random_state(random_state).randint(2**31 - 1)))
+            drawn = verbs.samples(self.model_, int(n_samples), key=jr.fold_in(key, 2))
+        return self._framed(self._outward(drawn))
+
+    def impute(self, X: Any, draws: int | None = None) -> Any:
+        """Fill the missing cells; an observed cell is never altered.
+
+        Parameters
+        ----------
+        X : rows with NaN where a cell is missing.
+        draws : None for one completed table: the conditional mean of real cells, the most plausible value of
+            discrete ones. A number m gives m conditional draws, shape (m, rows, columns). Draws use the fitted
+            parameters as if they were known, so they understate the uncertainty.
+        """
+        values = self._ready(X)
+        with precision(self.precision):
+            row, draw, key = self._row(values), self.schema_.draw(), jr.fold_in(self._key(), 3)
+            if draws is None:
+                made = self.schema_.point(verbs.completed(self.model_, row, draw, self.particles, key=key))
+            else:
+                made = self._outward(verbs.completions(self.model_, row, draw, self.particles, draws, key=key))
+        made = np.where(np.isnan(values), made.reshape(*made.shape[: made.ndim - row.x.ndim + 1], -1), values)
+        return _as_given(X, made.astype(values.dtype)) if draws is None else made.astype(values.dtype)
+
+    # --- files
+
+    def save(self, folder: str | Path, numbers: dict[str, Any] | None = None) -> Path:
+        """Write the fitted model to a folder: arrays as safetensors, everything else as JSON; `ravine.load` reads it."""
+        check_is_fitted(self)
+        save_run(folder, self.model_, self._record(numbers or {}))
+        return Path(folder)
+
+    def _record(self, numbers: dict[str, Any]) -> dict[str, Any]:
+        fitted = {"features": int(self.n_features_in_), "seed": self.seed_, "rows": self.schema_.rows}
+        if hasattr(self, "feature_names_in_"):
+            fitted["names"] = [str(name) for name in self.feature_names_in_]
+        return {
+            "ravine": ravine.__version__,
+            "recipe": kebab(type(self).__name__),
+            "fields": {name: spell(value) for name, value in self.get_params(deep=False).items()},
+            "schema": self.schema_.to_json(),
+            "versions": {"jax": jax.__version__, "equinox": eqx.__version__, "numpy": np.__version__},
+            "data": fitted,
+            "numbers": {"parameters": parameter_count(self.model_), **numbers},
+        }
+
+    @classmethod
+    def _restore(cls, record: dict[str, Any], fields: dict[str, Any], folder: Path) -> Self:
+        """The fitted estimator a record describes, with the arrays of its folder."""
+        made, fitted = cls(**fields), record["data"]
+        made.schema_ = Schema.from_json(record["schema"])
+        made.n_features_in_, made.seed_ = int(fitted["features"]), int(fitted["seed"])
+        if "names" in fitted:
+            made.feature_names_in_ = np.asarray(fitted["names"], dtype=object)
+        with precision(made.precision):
+            key = jr.key(made.seed_)
+            model = load_run(folder, blank(made, made.schema_, key))
+            made._remember(model, key)
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = BaseEstimator.__getstate__(self)
+        if "model_" in state:
+            leaves = jax.tree.leaves(eqx.filter(state["model_"], eqx.is_array))
+            state = {**state, "model_": [np.asarray(leaf) for leaf in leaves], "_going": None}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        BaseEstimator.__setstate__(self, state)
+        if "model_" in state:
+            with precision(self.precision):
+                like, rest = eqx.partition(blank(self, self.schema_, self._key()), _is_shape)
+                leaves = [jnp.asarray(leaf) for leaf in state["model_"]]
+                self.model_ = eqx.combine(jax.tree.unflatten(jax.tree.structure(like), leaves), rest)
+
+    # --- between the user's arrays and the model's rows
+
+    def _learn_schema(self, X: Any) -> np.ndarray:
+        shape = tuple(np.shape(X)[1:])
+        values = self._checked(X, reset=True)
+        names = getattr(self, "feature_names_in_", None)
+        self.schema_ = Schema.infer(
+            values,
+            kind=self.kind,
+            levels=self.levels,
+            binarise=self.binarise,
+            threshold=self.threshold,
+            dequantise=self.dequantise,
+            standardise=self.standardise,
+            names=None if names is None else tuple(str(name) for name in names),
+            image_shape=shape if len(shape) > 1 else None,
+        )
+        return values
+
+    def _ready(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        return self._checked(X)
+
+    def _checked(self, X: Any, reset: bool = False) -> np.ndarray:
+        if isinstance(X, np.memmap) and X.ndim == 2 and not reset and X.shape[1] == self.n_features_in_:
+            return X
+        if isinstance(X, np.memmap) and X.ndim == 2 and reset:
+            self.n_features_in_ = X.shape[1]
+            return X
+        if getattr(X, "ndim", 2) > 2:
+            X = np.asarray(X).reshape(len(X), -1)
+        return validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", reset=reset)
+
+    def _row(self, values: np.ndarray, weight: np.ndarray | None = None) -> Row:
+        return rows_of(values, self.schema_, weight=weight, dtype=np.dtype(self.precision))
+
+    def _source(self, values: np.ndarray, weight: np.ndarray | None) -> ArraySource | MappedSource:
+        if isinstance(values, np.memmap):
+            return MappedSource(values, self.schema_, np.dtype(self.precision), weight=weight)
+        return ArraySource(self._row(values, weight))
+
+    def _remember(self, model: AbstractLatentModel, key: PRNGKeyArray) -> None:
+        self.model_, self._going = model, None
+        self._key_words = key_words(key)
+        self._n_features_out = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(self._latent_like()))
+
+    def _key(self) -> PRNGKeyArray:
+        return key_from_words(self._key_words)
+
+    def _latent_like(self) -> Any:
+        one = jax.ShapeDtypeStruct(self.schema_.shape, np.dtype(self.precision))
+        return eqx.filter_eval_shape(lambda model, x: model.posterior(Row(x)).mean(), self.model_, one)
+
+    def _latents(self, X: Any) -> np.ndarray:
+        values = self._ready(X)
+        with precision(self.precision):
+            means = verbs.latent_mean(self.model_, self._row(values), self.schema_.draw(), key=self._key())
+        return means.astype(values.dtype)
+
+    def _outward(self, values: np.ndarray) -> np.ndarray:
+        made = np.asarray(self.schema_.decode(values))
+        return made.reshape(*made.shape[: made.ndim - len(self.schema_.shape)], -1)
+
+    def _framed(self, values: np.ndarray) -> np.ndarray:
+        return values.astype(float)
+
+
+def _is_shape(leaf: Any) -> bool:
+    return isinstance(leaf, jax.ShapeDtypeStruct) or eqx.is_array(leaf)
+
+
+def _as_given(X: Any, values: np.ndarray) -> Any:
+    """The values in the kind of container, with the index and columns, that the user gave."""
+    if hasattr(X, "iloc"):
+        return type(X)(values, index=X.index, columns=X.columns)
+    shape = np.shape(X)
+    return values.reshape(shape) if len(shape) > 2 else values

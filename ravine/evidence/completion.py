@@ -1,0 +1,49 @@
+"""The missing cells of a row given the observed ones: exactly where the model allows it, by weighted draws elsewhere."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ravine.core import AbstractDirected, AbstractLatentModel, AbstractTractable, Latent, Row
+
+
+def expected_completion(model: AbstractLatentModel, row: Row, k: int, *, key: PRNGKeyArray) -> Array:
+    """E[x | observed cells], observed cells untouched.
+
+    Exact for an `AbstractTractable`; otherwise the mean of p(x | z) over ``k`` draws of q(z | x) weighted by
+    p(x, z) / q(z | x), as in Mattei & Frellsen 2019 (MIWAE, arXiv:1812.02633, equation 12).
+    """
+    if isinstance(model, AbstractTractable):
+        return row.clamp(model.conditional(row).mean())
+    z, share = weighted_draws(model, row, k, key=key)
+    means = jax.vmap(lambda z: _likelihood(model, z, row).mean())(z)
+    return row.clamp(jnp.tensordot(share, means, 1))
+
+
+def drawn_completion(model: AbstractLatentModel, row: Row, k: int, *, key: PRNGKeyArray) -> Array:
+    """One draw of the missing cells given the observed ones; by sampling-importance-resampling when not exact."""
+    key, pick, noise = jr.split(key, 3)
+    if isinstance(model, AbstractTractable):
+        return row.clamp(model.conditional(row).sample(key=noise))
+    z, share = weighted_draws(model, row, k, key=key)
+    chosen = jr.categorical(pick, jnp.log(share))
+    return row.clamp(_likelihood(model, jax.tree.map(lambda leaf: leaf[chosen], z), row).sample(key=noise))
+
+
+def weighted_draws(
+    model: AbstractLatentModel, row: Row, k: int, *, key: PRNGKeyArray
+) -> tuple[Latent, Float[Array, " k"]]:
+    """``k`` draws of q(z | x) and their normalised importance weights under p(z | x)."""
+    posterior = model.posterior(row)
+    z, log_q = jax.vmap(lambda k: posterior.sample(key=k))(jr.split(key, k))
+    log_w = jax.vmap(lambda z: model.log_joint(z, row))(z) - log_q
+    return z, jax.nn.softmax(log_w)
+
+
+def _likelihood(model: AbstractLatentModel, z: Latent, row: Row):
+    if not isinstance(model, AbstractDirected):
+        raise TypeError(f"{type(model).__name__} has no likelihood p(x | z) to fill cells from.")
+    return model.likelihood(z, row.context)

@@ -1,0 +1,160 @@
+"""From a recipe and rows to a fitted model: hold out, wrap the rules, run the loop, keep what is needed to go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import PRNGKeyArray, PyTree
+
+from ravine._monitor import Monitor, keep_lines_up_to
+from ravine.checkpoint import checkpoint_record, load_checkpoint
+from ravine.core import AbstractDraw, AbstractRule, Row
+from ravine.data import Schema
+from ravine.rules import Best, Descend, Guarded, Redrawn
+from ravine.train import Source, Stage, TrainState, begin, train
+from ravine.verbs import drawn
+
+HELD_OUT_AT_MOST = 10_000
+
+
+class Recipe(Protocol):
+    """What fitting needs to know of a recipe."""
+
+    validation: float
+    patience: int
+    max_seconds: float | None
+    progress: bool | None
+
+    def build(self, schema: Schema, *, key: PRNGKeyArray) -> PyTree: ...  # noqa: D102
+
+    def stages(self, rows: int) -> list[Stage]: ...  # noqa: D102
+
+
+class Fit(NamedTuple):
+    """A finished, or interrupted, training."""
+
+    state: TrainState
+    history: list[dict[str, Any]]
+    seconds: float
+    complete: bool
+
+
+class Plan(NamedTuple):
+    """Everything `train` needs."""
+
+    model: PyTree
+    stages: list[Stage]
+    source: Source
+    key: PRNGKeyArray
+
+
+def plan(recipe: Recipe, schema: Schema, source: Source, held_out: Row | None, *, key: PRNGKeyArray) -> Plan:
+    """The start of a fit: the untrained model, and the stages wrapped for this data."""
+    build_key, run_key = jr.split(key)
+    stages = staged(recipe, schema, source.rows, held_out, key)
+    return Plan(recipe.build(schema, key=build_key), stages, source, run_key)
+
+
+def fit(recipe: Recipe, plan: Plan, folder: Path | None = None, resume: bool = False) -> Fit:
+    """Train a recipe. Ctrl-C ends the training with what there is: ``complete`` is then False."""
+    model, stages, source, key = plan
+    monitor = Monitor(stages, folder, recipe.progress, recipe.max_seconds, title=type(recipe).__name__)
+    state = begin(model, stages, 0, source, key=key)
+    if resume and folder is not None:
+        state = resumed(state, stages, source, folder, key)
+    started, complete = time.perf_counter(), True
+    try:
+        for after in monitor.watch(train(model, stages, source, key=key, state=state)):
+            state = after
+    except KeyboardInterrupt:
+        complete = False
+    return Fit(state, monitor.history, time.perf_counter() - started, complete)
+
+
+def resumed(
+    state: TrainState, stages: Sequence[Stage], source: Source, folder: Path, key: PRNGKeyArray
+) -> TrainState:
+    """The state that was saved last in this folder; the fresh one when nothing was saved yet."""
+    record = checkpoint_record(folder)
+    if record is None:
+        return state
+    stage = int(record["stage"])
+    for i in range(1, min(stage + 1, len(stages))):
+        state = begin(state.model, stages, i, source, key=key)
+    state = load_checkpoint(folder, state)
+    keep_lines_up_to(folder, int(state.stage), int(state.step))
+    return state
+
+
+def staged(recipe: Recipe, schema: Schema, rows: int, held_out: Row | None, key: PRNGKeyArray) -> list[Stage]:
+    """The recipe's stages, each rule guarded, its batches drawn as the schema says, and watched on held-out rows."""
+    draw = schema.draw()
+    if held_out is not None:
+        held_out = drawn(jax.tree.map(jnp.asarray, held_out), draw, key)
+    return [_staged(recipe, stage, draw, rows, held_out) for stage in recipe.stages(rows)]
+
+
+def _staged(recipe: Recipe, stage: Stage, draw: AbstractDraw | None, rows: int, held_out: Row | None) -> Stage:
+    rule = stage.rule
+    objective = rule.objective if isinstance(rule, Descend) else None
+    if objective is not None:
+        rule = Guarded(rule)
+    if draw is not None:
+        rule = Redrawn(draw, rule)
+    if objective is not None and held_out is not None:
+        rule = Best(rule, objective, held_out, evaluation_period(stage, rows), recipe.patience)
+    return _with_rule(stage, rule)
+
+
+def _with_rule(stage: Stage, rule: AbstractRule) -> Stage:
+    return dataclasses.replace(stage, rule=rule)
+
+
+def evaluation_period(stage: Stage, rows: int) -> int:
+    """Steps between two looks at the held-out rows: one epoch, but at least twenty looks in all."""
+    epoch = -(-rows // (stage.batch_size or rows))
+    return max(1, min(max(epoch, 100), stage.steps // 20))
+
+
+def split(rows: int, share: float, key_words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the rows to train on and to hold out; a function of the key. Too few rows are not divided."""
+    held = min(int(rows * share), HELD_OUT_AT_MOST)
+    if held < 1 or rows - held < 2:
+        return np.arange(rows), np.arange(0)
+    order = np.random.Generator(np.random.Philox(np.random.SeedSequence([*key_words.tolist(), 1]))).permutation(rows)
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def one_pass(
+    recipe: Recipe, model: PyTree, schema: Schema, source: Source, going: PyTree, *, key: PRNGKeyArray
+) -> tuple[PyTree, PyTree]:
+    """One ordered pass by the rule of the recipe's last stage; ``going`` is what the previous pass left, or None.
+
+    Returns the model and what the next pass goes on from.
+    """
+    last = _staged(recipe, recipe.stages(source.rows)[-1], schema.draw(), source.rows, None)
+    size = last.batch_size or source.rows
+    steps = -(-source.rows // size)
+    stage = Stage(last.rule, steps, size, ordered=True)
+    state = begin(model, [stage], 0, source, key=key)
+    if going is not None:
+        rule, done = going
+        stage = Stage(last.rule, done + steps, size, ordered=True)
+        state = TrainState(state.stage, jnp.asarray(done), state.model, rule, state.key)
+    done = int(state.step)
+    *_, chunk = train(model, [stage], source, key=key, state=state)
+    return chunk.state.model, (chunk.state.rule, done + steps)
+
+
+def blank(recipe: Recipe, schema: Schema, key: PRNGKeyArray) -> PyTree:
+    """The shapes of the recipe's model, without computing any of it: what a file of arrays is read into."""
+    return eqx.filter_eval_shape(lambda key: recipe.build(schema, key=key), key)

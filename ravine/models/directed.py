@@ -1,0 +1,62 @@
+"""Directed generators p(z) p(x | z), and their pairing with a recogniser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaxtyping import PyTree
+
+from ravine._tree import Fixed, unfix
+from ravine.core import (
+    AbstractDirected,
+    AbstractDistribution,
+    AbstractLatentModel,
+    AbstractPosterior,
+    AbstractRecogniser,
+    Latent,
+    Row,
+)
+
+
+class Directed(AbstractDirected):
+    """``z ~ prior``, ``x ~ conditional(z)``.
+
+    Wrap the prior in `Fixed` when it is not learned. For several stochastic layers the prior is an
+    ``Ancestral`` distribution over the tuple of layers and the conditional reads the last of them.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, jax.random as jr
+    >>> from ravine.dist import Bits, Conditional, Gaussian
+    >>> from ravine.nets import MLP
+    >>> prior = Fixed(Gaussian(jnp.zeros(2), jnp.ones(2)))
+    >>> p = Directed(prior, Conditional(MLP(2, 5, (8,), key=jr.key(0)), Bits(), (5,)))
+    >>> z, x = p.sample(key=jr.key(1))
+    >>> z.shape, x.shape
+    ((2,), (5,))
+    """
+
+    prior_law: AbstractDistribution | Fixed
+    conditional: Callable[[Latent], AbstractDistribution]
+
+    def prior(self, context: PyTree = None) -> AbstractDistribution:
+        return unfix(self.prior_law)
+
+    def likelihood(self, z: Latent, context: PyTree = None) -> AbstractDistribution:
+        return self.conditional(z[-1] if isinstance(z, tuple) else z)
+
+
+class Helmholtz(AbstractDirected, AbstractLatentModel):
+    """A generator ``p`` and a recogniser ``q`` that proposes z for a row."""
+
+    p: AbstractDirected
+    q: AbstractRecogniser
+
+    def prior(self, context: PyTree = None) -> AbstractDistribution:
+        return self.p.prior(context)
+
+    def likelihood(self, z: Latent, context: PyTree = None) -> AbstractDistribution:
+        return self.p.likelihood(z, context)
+
+    def posterior(self, row: Row) -> AbstractPosterior:
+        return self.q(self.p, row)

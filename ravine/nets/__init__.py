@@ -1,0 +1,14 @@
+"""Equinox blocks the field repeats; each maps one input to one vector of numbers."""
+
+from ravine.nets.activations import elu as elu
+from ravine.nets.activations import gelu as gelu
+from ravine.nets.activations import relu as relu
+from ravine.nets.activations import sigmoid as sigmoid
+from ravine.nets.activations import silu as silu
+from ravine.nets.activations import softplus as softplus
+from ravine.nets.activations import tanh as tanh
+from ravine.nets.conv import ConvDecoder as ConvDecoder
+from ravine.nets.conv import ConvEncoder as ConvEncoder
+from ravine.nets.mlp import MLP as MLP
+from ravine.nets.mlp import ResBlock as ResBlock
+from ravine.nets.mlp import ResMLP as ResMLP

@@ -1,0 +1,101 @@
+"""Run a recipe as its paper did, and keep the paper's number beside ours."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ravine.checkpoint import write_json
+from ravine.data import Dataset, load_dataset
+from ravine.estimator import Evaluation, LatentVariableModel
+from ravine.registry import made, reading, recipe
+from ravine.trial import Trial
+
+
+def reproduce(name: str, scale: str, out: Path | None, seed: int, seeds: int, resume: bool) -> int:
+    """Run the trial of a recipe at a scale with one or several seeds; print, and write ``result.json`` into ``out``."""
+    trial = trial_of(name, scale)
+    dataset = load_dataset(trial.data)
+    if dataset.test is None:
+        raise ValueError(f"{trial.data} has no test rows of its own to compare a published number on.")
+    runs = []
+    for s in range(seed, seed + seeds):
+        folder = None if out is None else out if seeds == 1 else out / f"seed-{s}"
+        model = _fitted(name, trial, dataset, s, folder, resume)
+        if not model.complete_:
+            return 130
+        runs.append((model, model.evaluate(dataset.test)))
+        print(f"seed {s}: {runs[-1][1]} after {model.seconds_:.0f} s", flush=True)
+    result = _result(name, scale, trial, runs)
+    print(_comparison(result))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "result.json", result)
+    return 0
+
+
+def trial_of(name: str, scale: str) -> Trial:
+    """The trial a recipe declares for a scale."""
+    trials = recipe(name).trials
+    if scale not in trials:
+        raise ValueError(f"{name} has no {scale} trial: expected one of {', '.join(trials) or 'none'}.")
+    return trials[scale]
+
+
+def _fitted(name: str, trial: Trial, dataset: Dataset, seed: int, out: Path | None, resume: bool) -> LatentVariableModel:
+    model = made(name, reading(name, dataset.hints) | dict(trial.fields), random_state=seed)
+    shape = dataset.hints.get("image_shape")
+    train = dataset.train if shape is None else dataset.train.reshape(len(dataset.train), *shape)
+    model.fit(train, held_out=dataset.valid, folder=out, resume=resume)
+    if out is not None:
+        model.save(out)
+    return model
+
+
+def _result(name: str, scale: str, trial: Trial, runs: list[tuple[LatentVariableModel, Evaluation]]) -> dict[str, Any]:
+    values = [got.log_likelihood for _, got in runs]
+    model, first = runs[0]
+    return {
+        "recipe": name,
+        "scale": scale,
+        "command": f"ravine reproduce {name} --scale {scale}" + (f" --seeds {len(runs)}" if len(runs) > 1 else ""),
+        "data": trial.data,
+        "treated": first.treated,
+        "reported": {"log_likelihood": trial.reported, "source": trial.source},
+        "measured": {
+            "log_likelihood": float(np.mean(values)),
+            "standard_error": float(np.mean([got.standard_error for _, got in runs])),
+            "bits_per_dim": float(np.mean([got.bits_per_dim for _, got in runs])),
+            "direction": first.direction,
+            "method": first.method,
+            "rows": first.rows,
+            "seeds": values,
+        },
+        "seconds": float(np.mean([m.seconds_ for m, _ in runs])),
+        "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores" if jax.default_backend() == "cpu" else jax.devices()[0].device_kind,
+        "versions": {"python": platform.python_version(), "jax": jax.__version__},
+        "date": time.strftime("%Y-%m-%d"),
+        "curve": _curve(model),
+    }
+
+
+def _curve(model: LatentVariableModel, points: int = 200) -> list[dict[str, float]]:
+    """The learning curve, thinned: step, seconds, held-out loss and training bound where there are any."""
+    lines = [line for line in model.history_ if line.get("held_out") is not None or line.get("elbo") is not None]
+    kept = lines[:: max(1, len(lines) // points)]
+    names = ("done", "seconds", "elbo", "held_out", "objective")
+    return [{name: line[name] for name in names if line.get(name) is not None} for line in kept]
+
+
+def _comparison(result: dict[str, Any]) -> str:
+    ours, theirs = result["measured"], result["reported"]
+    line = f"measured {ours['log_likelihood']:.2f} +- {ours['standard_error']:.2f} nats ({ours['direction']}, {ours['method']})"
+    if theirs["log_likelihood"] is None:
+        return f"{line}; {theirs['source'] or 'the paper reports no such number'}"
+    return f"{line}; reported {theirs['log_likelihood']:.2f} ({theirs['source']})"

@@ -1,0 +1,67 @@
+"""Lift a scalar objective to a rule: follow its gradient with an optimiser of Optax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+
+from ravine._tree import AbstractSchedule, Layer, Part, Whole, resolve, trainable
+from ravine.core import AbstractRule, Metrics, Objective, Row
+
+Number = float | int | AbstractSchedule | Array
+
+
+class Optimiser(eqx.Module):
+    """An Optax optimiser named by its factory and arguments, so that equal optimisers compare equal.
+
+    Any argument may be a schedule. ``clip`` bounds the global norm of the gradient.
+
+    Examples
+    --------
+    >>> Optimiser(optax.adamw, (1e-3,)).at(jnp.array(0)).init(jnp.ones(2))[0].mu.shape
+    (2,)
+    """
+
+    make: Callable[..., optax.GradientTransformation] = eqx.field(static=True, default=optax.adam)
+    args: tuple[Number, ...] = (1e-3,)
+    clip: Number | None = None
+
+    def at(self, step: Int[Array, ""]) -> optax.GradientTransformation:
+        """The optimiser with its schedules resolved at this step."""
+        here = resolve(self, step)
+        made = here.make(*here.args)
+        return made if here.clip is None else optax.chain(optax.clip_by_global_norm(here.clip), made)
+
+
+class Descend(AbstractRule):
+    """Lower an objective in the arrays of ``on``; nothing else is differentiated or touched.
+
+    Metrics are the objective's own, ``loss``, and ``gradient_norm`` (the Euclidean norm over all parameters).
+    """
+
+    objective: Objective
+    optimiser: Optimiser = Optimiser()
+    on: Whole | Part | Layer = Whole()
+
+    def init(self, model: PyTree, batch: Row, *, key: PRNGKeyArray) -> PyTree:
+        return self.optimiser.at(jnp.array(0)).init(trainable(self.on.get(model))[0])
+
+    def step(
+        self, model: PyTree, state: PyTree, batch: Row, *, key: PRNGKeyArray, step: Int[Array, ""]
+    ) -> tuple[PyTree, PyTree, Metrics]:
+        objective = resolve(self.objective, step)
+        parameters, rest = trainable(self.on.get(model))
+
+        def loss(parameters: PyTree) -> tuple[Array, Metrics]:
+            return objective(self.on.set(model, eqx.combine(parameters, rest)), batch, key=key)
+
+        (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(parameters)
+        updates, state = self.optimiser.at(step).update(gradient, state, parameters)
+        parameters = optax.apply_updates(parameters, updates)
+        metrics = metrics | {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
+        return self.on.set(model, eqx.combine(parameters, rest)), state, metrics

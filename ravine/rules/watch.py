@@ -1,0 +1,101 @@
+"""Rules that watch another rule: early stopping on held-out rows, and a brake on steps that are not finite."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from ravine._tree import choose, resolve
+from ravine.core import AbstractRule, Metrics, Objective, Row, Scalar
+
+
+class BestState(eqx.Module):
+    """What `Best` remembers: the model in training, its rule's state, and how the held-out loss went."""
+
+    working: PyTree
+    inner: PyTree
+    key: PRNGKeyArray
+    loss: Scalar
+    waited: Int[Array, ""]
+    stopped: Bool[Array, ""]
+
+
+class Best(AbstractRule):
+    """Train with ``rule``; the model is the one with the lowest ``objective`` on ``held_out`` so far.
+
+    Every ``every`` steps the objective is evaluated on the held-out rows, always with the same key, so that two
+    evaluations differ by the model alone. After ``patience`` evaluations without a better one training is over.
+    Before the first evaluation the model is simply the latest.
+    """
+
+    rule: AbstractRule
+    objective: Objective
+    held_out: Row
+    every: int = eqx.field(static=True)
+    patience: int = eqx.field(static=True)
+
+    def init(self, model: PyTree, batch: Row, *, key: PRNGKeyArray) -> BestState:
+        inner = self.rule.init(model, batch, key=key)
+        infinite = jnp.array(jnp.inf)
+        return BestState(model, inner, key, infinite, jnp.array(0), jnp.array(False))
+
+    def step(
+        self, model: PyTree, state: BestState, batch: Row, *, key: PRNGKeyArray, step: Int[Array, ""]
+    ) -> tuple[PyTree, BestState, Metrics]:
+        working, inner, metrics = self.rule.step(state.working, state.inner, batch, key=key, step=step)
+        due = (step + 1) % self.every == 0
+        loss = jax.lax.cond(due, lambda: self._held_out_loss(working, state.key, step), lambda: state.loss)
+        better = due & (loss < state.loss) & ~state.stopped
+        waited = jnp.where(better, 0, state.waited + due)
+        best = choose(better | jnp.isinf(state.loss), working, model)
+        stopped = state.stopped | (waited >= self.patience)
+        state = BestState(working, inner, state.key, jnp.where(better, loss, state.loss), waited, stopped)
+        return best, state, metrics | {"held_out": state.loss, "stopped": stopped}
+
+    def _held_out_loss(self, model: PyTree, key: PRNGKeyArray, step: Int[Array, ""]) -> Scalar:
+        loss = resolve(self.objective, step)(model, self.held_out, key=key)[0]
+        return jnp.where(jnp.isfinite(loss), loss, jnp.inf)
+
+
+class GuardedState(eqx.Module):
+    """What `Guarded` remembers: the rule's state, how much of a step to take, and how many were undone."""
+
+    inner: PyTree
+    share: Float[Array, ""]
+    undone: Int[Array, ""]
+
+
+class Guarded(AbstractRule):
+    """Undo a step whose loss or gradient is not finite, and take smaller steps for a while.
+
+    After such a step the model and the rule's state are as before it, and the share of each following step that is
+    taken is halved; it grows back by ``growth`` per good step. ``metrics["undone"]`` counts them.
+    """
+
+    rule: AbstractRule
+    growth: float = 1.02
+
+    def init(self, model: PyTree, batch: Row, *, key: PRNGKeyArray) -> GuardedState:
+        return GuardedState(self.rule.init(model, batch, key=key), jnp.array(1.0), jnp.array(0))
+
+    def step(
+        self, model: PyTree, state: GuardedState, batch: Row, *, key: PRNGKeyArray, step: Int[Array, ""]
+    ) -> tuple[PyTree, GuardedState, Metrics]:
+        after, inner, metrics = self.rule.step(model, state.inner, batch, key=key, step=step)
+        good = jnp.all(jnp.stack([jnp.isfinite(value) for value in jax.tree.leaves(metrics)]))
+        share = jnp.where(good, state.share, 0.0)
+        after = jax.tree.map(lambda new, old: _part_way(new, old, share), after, model)
+        grown = jnp.minimum(1.0, state.share * self.growth)
+        undone = state.undone + ~good
+        state = GuardedState(choose(good, inner, state.inner), jnp.where(good, grown, 0.5 * state.share), undone)
+        metrics = {name: jnp.where(good, value, 0).astype(value.dtype) for name, value in metrics.items()}
+        return after, state, metrics | {"undone": undone}
+
+
+def _part_way(new: PyTree, old: PyTree, share: Scalar) -> PyTree:
+    if not eqx.is_inexact_array(new):
+        return new
+    part = jnp.where(share > 0, old + share.astype(new.dtype) * (new - old), old)
+    return jnp.where(share == 1, new, part)
