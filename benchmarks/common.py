@@ -37,7 +37,7 @@ class Effort(NamedTuple):
     seconds: float
 
 
-FULL, QUICK = Effort(7, 2.0), Effort(3, 0.5)
+FULL, QUICK, TRIAL = Effort(7, 2.0), Effort(3, 0.5), Effort(3, 0.3)
 
 
 def warmed(contender: Contender) -> Contender:
@@ -59,13 +59,13 @@ def take_turns(contenders: Sequence[Contender], effort: Effort) -> dict[str, lis
     return rates
 
 
-def repeated(step: Callable[[], Any], seconds: float, at_least: int = 1) -> float:
-    """Calls per second of ``step``, which must have finished its work when it returns."""
-    calls, started = 0, time.perf_counter()
-    while calls < at_least or time.perf_counter() - started < seconds:
-        step()
-        calls += 1
-    return calls / (time.perf_counter() - started)
+def throughput(work: Callable[[], float], seconds: float, calls: int = 1) -> float:
+    """Units per second of ``work``, which returns how many it has done; called at least ``calls`` times."""
+    done, started = 0.0, time.perf_counter()
+    while calls > 0 or time.perf_counter() - started < seconds:
+        done += work()
+        calls -= 1
+    return done / (time.perf_counter() - started)
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:
@@ -83,12 +83,19 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
 def matmul_peak() -> Contender:
     """Floating-point operations per second of the better of two float32 matrix products, JAX's and PyTorch's."""
     a = np.random.default_rng(0).standard_normal((PEAK_SIZE, PEAK_SIZE), np.float32)
-    x, t, dot = jnp.asarray(a), torch.from_numpy(a), jax.jit(jnp.dot)
-    products = (lambda: dot(x, x).block_until_ready(), lambda: torch.mm(t, t))
+    x, t, dot, operations = jnp.asarray(a), torch.from_numpy(a), jax.jit(jnp.dot), 2.0 * PEAK_SIZE**3
+
+    def with_jax() -> float:
+        dot(x, x).block_until_ready()
+        return operations
+
+    def with_torch() -> float:
+        torch.mm(t, t)
+        return operations
 
     def rate(seconds: float) -> float:
         torch.set_num_threads(cores())
-        return 2 * PEAK_SIZE**3 * max(repeated(product, seconds / 2, 2) for product in products)
+        return max(throughput(product, seconds / 2, 2) for product in (with_jax, with_torch))
 
     return Contender("peak", rate)
 

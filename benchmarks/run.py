@@ -17,9 +17,11 @@ NAMES = ("vae", "mixture", "factor_analysis")
 def main() -> None:
     """Run the benchmarks that were named, or all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which to run; all when none is named")
+    parser.add_argument("names", nargs="*", metavar="name", help="which to run; all when none is named")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: to see that it runs")
     chosen = parser.parse_args()
+    for name in set(chosen.names) - set(NAMES):
+        parser.error(f"no benchmark is called {name}; there are {', '.join(NAMES)}.")
     for name in chosen.names or NAMES:
         importlib.import_module(name).main(QUICK if chosen.quick else FULL)
 

@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 import math
 import re
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 from ravine._check import complaint, shown
 
-# Functions that may stand in a field, by name and home; nothing is imported before one of them is wanted.
-FUNCTIONS: Mapping[str, str] = {
-    **dict.fromkeys(("sin", "tanh"), "jax.numpy"),
-    **dict.fromkeys(("celu", "elu", "gelu", "leaky_relu", "mish", "relu", "selu", "sigmoid"), "jax.nn"),
-    **dict.fromkeys(("silu", "softplus"), "jax.nn"),
-    **dict.fromkeys(("adabelief", "adagrad", "adam", "adamw", "lion", "radam", "rmsprop", "sgd"), "optax"),
-}
-
-
-def function(name: str) -> Any:
-    """The function of this name; ``name`` must be in `FUNCTIONS`.
-
-    Examples
-    --------
-    >>> import jax
-    >>> function("gelu") is jax.nn.gelu
-    True
-    """
-    return getattr(importlib.import_module(FUNCTIONS[name]), name)
+# Functions that may stand in a field. Their names say all: the same function of JAX is written, and read, as Ravine's.
+ACTIVATIONS: tuple[str, ...] = ("elu", "gelu", "relu", "sigmoid", "silu", "softplus", "tanh")
+OPTIMISERS: tuple[str, ...] = ("adabelief", "adagrad", "adam", "adamw", "lion", "radam", "rmsprop", "sgd")
+_HOMES = ("jax", "optax", "ravine")
 
 
 def kebab(name: str) -> str:
@@ -47,8 +32,8 @@ def kebab(name: str) -> str:
 def spell(value: Any, *, defaults: bool = False) -> str:
     """A value in the grammar of `ravine.registry.parse`.
 
-    Numbers, text, truth values, None, tuples, lists, dictionaries, the functions of `FUNCTIONS`, and parts: modules
-    and dataclasses whose constructor takes what their fields hold.
+    Numbers, text, truth values, None, tuples, lists, dictionaries, activations and optimisers by name, and parts:
+    modules and dataclasses whose constructor takes what their fields hold.
 
     Parameters
     ----------
@@ -79,7 +64,7 @@ def _spell(value: Any, defaults: bool) -> str:
         return repr(value)
     if isinstance(value, str):
         return repr(str(value))
-    if isinstance(value, int):
+    if isinstance(value, int) and -(2**64) < value < 2**64:
         return repr(int(value))
     if isinstance(value, float):
         return _number(float(value))
@@ -88,7 +73,7 @@ def _spell(value: Any, defaults: bool) -> str:
     if getattr(value, "shape", None) == () and hasattr(value, "item") and not dataclasses.is_dataclass(value):
         return _scalar(value, defaults)
     if _is_named(value):
-        return value.__name__
+        return str(value.__name__)  # pyright: ignore[reportAttributeAccessIssue]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return f"{type(value).__name__}({', '.join(_arguments(value, defaults))})"
     raise _unspelled(value)
@@ -115,8 +100,9 @@ def _scalar(value: Any, defaults: bool) -> str:
 
 
 def _is_named(value: Any) -> bool:
-    name = getattr(value, "__name__", None)
-    return isinstance(name, str) and name in FUNCTIONS and function(name) is value
+    name, home = getattr(value, "__name__", None), str(getattr(value, "__module__", None))
+    known = name in ACTIVATIONS + OPTIMISERS and home.split(".")[0] in _HOMES
+    return known and getattr(sys.modules.get(home), str(name), None) is value
 
 
 def _arguments(value: Any, defaults: bool) -> Iterator[str]:

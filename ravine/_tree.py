@@ -231,8 +231,9 @@ def _mix(word: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
 
 
 def _words(leaf: Array) -> UInt32[Array, " n"]:
+    if jnp.issubdtype(leaf.dtype, jnp.floating):
+        # -0.0 and 0.0 are the same value and must hash the same; compilers drop the addition of a zero
+        leaf = jnp.where(leaf == 0, 0, leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32)))
     if leaf.dtype.itemsize < 4:
         return leaf.astype(jnp.int32).astype(jnp.uint32).ravel()
-    if jnp.issubdtype(leaf.dtype, jnp.floating):
-        leaf = leaf + jnp.zeros((), leaf.dtype)  # -0.0 and 0.0 are the same value and must hash the same
     return jax.lax.bitcast_convert_type(leaf, jnp.uint32).ravel()

@@ -404,6 +404,18 @@ class LatentVariableModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         return values.astype(float)
 
 
+class Clusters:
+    """Verbs of a model whose latent is a class: `predict` and `predict_proba`."""
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probability of each class given the observed cells of a row, shape (rows, classes)."""
+        return self._latents(X)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable class of each row, shape (rows,)."""
+        return np.argmax(self.predict_proba(X), axis=1)
+
+
 def _is_shape(leaf: Any) -> bool:
     return isinstance(leaf, jax.ShapeDtypeStruct) or eqx.is_array(leaf)
 

@@ -16,9 +16,10 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from ravine._monitor import Monitor, keep_lines_up_to
+from ravine._tree import as_arrays
 from ravine.checkpoint import checkpoint_record, load_checkpoint
 from ravine.core import AbstractDraw, AbstractRule, Row
-from ravine.data import Schema
+from ravine.data import Schema, padded
 from ravine.rules import Best, Descend, Guarded, Redrawn
 from ravine.train import Source, Stage, TrainState, begin, train
 from ravine.verbs import drawn
@@ -99,7 +100,7 @@ def staged(recipe: Recipe, schema: Schema, rows: int, held_out: Row | None, key:
     """The recipe's stages, each rule guarded, its batches drawn as the schema says, and watched on held-out rows."""
     draw = schema.draw()
     if held_out is not None:
-        held_out = drawn(jax.tree.map(jnp.asarray, held_out), draw, key)
+        held_out = padded(drawn(held_out, draw, key))
     return [_staged(recipe, stage, draw, rows, held_out) for stage in recipe.stages(rows)]
 
 
@@ -111,7 +112,8 @@ def _staged(recipe: Recipe, stage: Stage, draw: AbstractDraw | None, rows: int, 
     if draw is not None:
         rule = Redrawn(draw, rule)
     if objective is not None and held_out is not None:
-        rule = Best(rule, objective, held_out, evaluation_period(stage, rows), recipe.patience)
+        every = jnp.asarray(evaluation_period(stage, rows))
+        rule = Best(rule, objective, held_out, every, jnp.asarray(recipe.patience))
     return _with_rule(stage, rule)
 
 
@@ -157,4 +159,4 @@ def one_pass(
 
 def blank(recipe: Recipe, schema: Schema, key: PRNGKeyArray) -> PyTree:
     """The shapes of the recipe's model, without computing any of it: what a file of arrays is read into."""
-    return eqx.filter_eval_shape(lambda key: recipe.build(schema, key=key), key)
+    return eqx.filter_eval_shape(lambda key: as_arrays(recipe.build(schema, key=key)), key)

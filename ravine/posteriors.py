@@ -70,7 +70,7 @@ class Chain(AbstractPosterior):
 
     def log_prob(self, z: Latent) -> Scalar:
         below = zip(self.steps, z[:-1], z[1:], strict=True)
-        return self.first.log_prob(z[0]) + sum((step(a).log_prob(b) for step, a, b in below), jnp.zeros(()))
+        return sum((step(a).log_prob(b) for step, a, b in below), self.first.log_prob(z[0]))
 
     def mean(self) -> Latent:
         z = [self.first.mean()]
@@ -86,9 +86,11 @@ class Chain(AbstractPosterior):
         check(gradient, self)
         if isinstance(gradient, AbstractTrajectoryGradient):
             return gradient.over(cost, self, key=key)
-        return self._nested(cost, gradient, (), jnp.zeros(()), key)
+        return self._nested(cost, gradient, (), 0.0, key)
 
-    def _nested(self, cost: Cost, gradient: AbstractGradient, z: tuple, log_q: Scalar, key: PRNGKeyArray) -> Scalar:
+    def _nested(
+        self, cost: Cost, gradient: AbstractGradient, z: tuple, log_q: Scalar | float, key: PRNGKeyArray
+    ) -> Scalar:
         if len(z) > len(self.steps):
             return cost(z, log_q)
         here, below = jr.split(key)

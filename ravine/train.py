@@ -16,7 +16,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from ravine._jax import key_words, spread_rows
 from ravine._tree import as_arrays, strong
-from ravine.core import AbstractRule, Metrics, Row
+from ravine.core import AbstractRule, Metrics, Row, rows_in
 
 Prepare = Callable[..., PyTree]
 
@@ -31,7 +31,7 @@ class Source(Protocol):
         ...
 
     def all(self) -> Row:
-        """Every row, in order."""
+        """Every row, in order, with weights; rows of weight 0 are no rows."""
         ...
 
 
@@ -268,11 +268,10 @@ class Subset:
         return self.source.block(np.where(positions < 0, -1, self.places[np.maximum(positions, 0)]))
 
     def all(self) -> Row:
-        """Every row of the subset, in order."""
+        """Every row of the source; those outside the subset have weight 0."""
         rows = self.source.all()
-        if len(self.places) == self.source.rows:
-            return rows
-        return jax.tree.map(lambda leaf: leaf[self.places], rows)
+        inside = jnp.zeros(rows_in(rows), bool).at[self.places].set(True)
+        return eqx.tree_at(lambda r: r.weight, rows, jnp.where(inside, rows.weight, 0))
 
 
 def train_together(

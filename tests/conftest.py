@@ -1,8 +1,13 @@
 """Strict settings for every test: no silent broadcasting across ranks, no warnings."""
 
-import jax
-import jax.random as jr
-import pytest
+import os
+
+# unoptimised machine code compiles several times faster; results agree to rounding
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=1"
+
+import jax  # noqa: E402
+import jax.random as jr  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -4,11 +4,12 @@ import warnings
 
 import numpy as np
 import pytest
-from tests.bad_files import FILES, FOLDERS, bad_files
+from bad_files import FILES, FOLDERS, bad_files
 
 from ravine.data import load_dataset
 
 SEEDS = (0, 1)
+OURS = (TypeError, AttributeError, NameError, LookupError, AssertionError)  # what a slip in Ravine itself would raise
 
 
 def outcome(path):
@@ -20,6 +21,7 @@ def outcome(path):
     except ValueError as error:
         text = str(error)
         told = all(word in text for word in ("expected ", ", got ", "; "))
+        told = told and not isinstance(error.__cause__, OURS)
         good = told and text.isprintable() and len(text) <= 600 and "Traceback" not in text
         return None if good else f"{path}: {text!r}"
     except BaseException as error:
@@ -37,7 +39,9 @@ def test_every_malformed_file_is_one_line(tmp_path, seed):
 
 def test_generator_repeats_itself(tmp_path):
     first, second = (bad_files(tmp_path / name, 90, 5) for name in ("a", "b"))
-    files = [(p, q) for p, q in zip(first, second, strict=True) if p.is_file() and p.suffix != ".gz" and p.suffix != ".npz"]
+    files = [
+        (p, q) for p, q in zip(first, second, strict=True) if p.is_file() and p.suffix != ".gz" and p.suffix != ".npz"
+    ]
     assert len(files) > 50
     assert all(p.read_bytes() == q.read_bytes() for p, q in files)
 

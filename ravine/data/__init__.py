@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ravine.data.schema import Schema as Schema
     from ravine.data.sources import ArraySource as ArraySource
     from ravine.data.sources import MappedSource as MappedSource
+    from ravine.data.sources import padded as padded
     from ravine.data.sources import rows as rows
 
 _HOMES = {
@@ -32,6 +33,7 @@ _HOMES = {
     "Table": "files",
     "dataset_names": "builtin",
     "load_dataset": "builtin",
+    "padded": "sources",
     "read_table": "files",
     "rows": "sources",
     "write_table": "files",

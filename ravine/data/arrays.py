@@ -148,8 +148,8 @@ def refuse_infinite(array: np.ndarray, what: str, names: Names = None) -> None:
     for start, block in blocks(array):
         infinite = np.isinf(block)
         if infinite.any():
-            place = first(infinite, start, names)
-            raise complaint(what, "finite numbers", f"inf at {place}", "write NaN if it is missing, or remove the row")
+            got = f"{block[infinite][0]} at {first(infinite, start, names)}"
+            raise complaint(what, "finite numbers", got, "write NaN if it is missing, or remove the row")
 
 
 def summarise(array: np.ndarray) -> Summary:

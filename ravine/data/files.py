@@ -134,7 +134,9 @@ def _read_npz(path: Path) -> Table:
     require(zipfile.is_zipfile(path), str(path), "a .npz archive", "another or a damaged file", do)
     with translated(str(path), "a .npz archive of numbers", do), np.load(path, allow_pickle=False) as archive:
         names = {name.lower(): name for name in archive.files}
-        return _from_archive({low: archive[name] for low, name in _wanted(names, archive.files, path).items()}, path)
+        return _from_archive(
+            {low: np.asarray(archive[name]) for low, name in _wanted(names, archive.files, path).items()}, path
+        )
 
 
 def _wanted(names: dict[str, str], listed: list[str], path: Path) -> dict[str, str]:

@@ -18,6 +18,8 @@ from ravine.data.draws import Binarise, Dequantise
 from ravine.data.plan import Binarisation, Dequantisation, Kind, Measure, Treatment, check_fields, fitted, plan
 from ravine.dist import AbstractLink, Bits, Counts, Levels, Real
 
+EDGE = 1e-4  # share of a level by which single precision may miss its lower edge
+
 
 @dataclass(frozen=True)
 class Schema:
@@ -209,7 +211,7 @@ class Schema:
         user = self.decode(mean)
         if self.measure == "lebesgue":
             return user
-        whole_number = np.floor(user) if self.dequantise == "uniform" else np.rint(user)
+        whole_number = np.floor(user + EDGE) if self.dequantise == "uniform" else np.rint(user)
         return np.clip(whole_number, 0, self.levels - 1 if self.levels else None)
 
     def log_det(self, mask: Any = None) -> Any:
@@ -277,7 +279,7 @@ class Schema:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Schema:
+    def from_json(cls, fields: Any) -> Schema:
         """The inverse of `to_json`.
 
         Raises

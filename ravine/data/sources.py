@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ravine._check import complaint, require, shown
-from ravine.core import Row, rows_in
+from ravine.core import Row, rows_in, weights
 from ravine.data.arrays import as_table
 from ravine.data.schema import Schema
 
@@ -43,6 +44,24 @@ def rows(X: Any, schema: Schema, *, y: Any = None, weight: Any = None, dtype: An
     return _row(np.arange(len(values)), x=values, mask=mask, y=labels, y_mask=known, weight=weight)
 
 
+def roomy(rows: int) -> int:
+    """A number of rows from a short list that is at least this one: data of nearly one size compile once.
+
+    Examples
+    --------
+    >>> roomy(3), roomy(300), roomy(50_000)
+    (64, 512, 50176)
+    """
+    return max(64, 1 << (rows - 1).bit_length()) if rows <= 1024 else -(-rows // 1024) * 1024
+
+
+def padded(batch: Row) -> Row:
+    """The batch with rows of weight 0 added up to `roomy`; its weights are then always given."""
+    rows, full = rows_in(batch), roomy(rows_in(batch))
+    batch = eqx.tree_at(lambda b: b.weight, batch, weights(batch), is_leaf=lambda node: node is None)
+    return jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, full - rows)] + [(0, 0)] * (leaf.ndim - 1)), batch)
+
+
 class ArraySource:
     """Rows that are all in memory.
 
@@ -54,15 +73,16 @@ class ArraySource:
     """
 
     def __init__(self, row: Row):
-        self.row, self.rows = row, rows_in(row)
+        self.rows, self.whole = rows_in(row), padded(row)
+        self.row = self.whole if row.weight is not None else eqx.tree_at(lambda b: b.weight, self.whole, None)
 
     def block(self, positions: np.ndarray) -> tuple[Row, np.ndarray]:
-        """Every row, and the positions as they are."""
+        """Every row, some padding after them, and the positions as they are."""
         return self.row, positions
 
     def all(self) -> Row:
-        """Every row, in order."""
-        return self.row
+        """Every row, in order, with padding of weight 0 after them."""
+        return self.whole
 
 
 class MappedSource:

@@ -8,7 +8,7 @@ import gzip
 import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -36,10 +36,9 @@ def read_csv(path: Path) -> tuple[np.ndarray, Names]:
             return _parsed(csv.reader(stream, strict=True), str(path))
 
 
-def _opened(path: Path) -> IO[str]:
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return open(path, encoding="utf-8-sig", newline="")
+def _opened(path: Path) -> io.TextIOWrapper:
+    stream = gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")
+    return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
 
 
 def _parsed(reader: Iterator[list[str]], where: str) -> tuple[np.ndarray, Names]:

@@ -14,6 +14,7 @@ from ravine.dist.discrete import Binomial as Binomial
 from ravine.dist.discrete import OneHot as OneHot
 from ravine.dist.discrete import Poisson as Poisson
 from ravine.dist.divergence import has_kl as has_kl
+from ravine.dist.divergence import has_kl_cells as has_kl_cells
 from ravine.dist.divergence import kl as kl
 from ravine.dist.divergence import kl_cells as kl_cells
 from ravine.dist.divergence import kl_cells_formula as kl_cells_formula
@@ -26,4 +27,5 @@ from ravine.dist.links import HeavyTailed as HeavyTailed
 from ravine.dist.links import Homoscedastic as Homoscedastic
 from ravine.dist.links import Levels as Levels
 from ravine.dist.links import Real as Real
+from ravine.dist.links import SharedCovariance as SharedCovariance
 from ravine.dist.links import UnitInterval as UnitInterval

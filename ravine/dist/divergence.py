@@ -68,6 +68,18 @@ def has_kl(q: AbstractDistribution, p: AbstractDistribution) -> bool:
     return pair in _CELLS or pair in _WHOLE
 
 
+def has_kl_cells(q: AbstractDistribution, p: AbstractDistribution) -> bool:
+    """Whether `kl_cells` has a closed form for the two types.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> has_kl_cells(Gaussian(jnp.zeros(1), jnp.ones(1)), Gaussian(jnp.zeros(1), jnp.ones(1)))
+    True
+    """
+    return (type(q), type(p)) in _CELLS
+
+
 def kl(q: AbstractDistribution, p: AbstractDistribution) -> Scalar:
     r"""Divergence :math:`KL(q \| p) = E_q[\log q(x) - \log p(x)]` of two laws over one event, in nats.
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from ravine.core import AbstractDistribution
 from ravine.dist.continuous import ContinuousBernoulli, Gaussian, StudentT
+from ravine.dist.correlated import FullGaussian
 from ravine.dist.discrete import Bernoulli, Binomial, OneHot, Poisson
 
 Shape = tuple[int, ...]
@@ -128,6 +129,36 @@ class Homoscedastic(AbstractLink):
         """Gaussian with independent cells."""
         scale = self.floor + jnp.exp(self.log_scale)
         return Gaussian(_parts(raw, shape, 1)[0], jnp.broadcast_to(scale, shape))
+
+    def start(self, mean: Float[Array, "..."]) -> Float[Array, " size"]:
+        """The means."""
+        return mean.ravel()
+
+
+class SharedCovariance(AbstractLink):
+    """Real cells with one learned covariance, whatever the input: the number is the mean, the factor is shared.
+
+    Parameters
+    ----------
+    factor : (n, n); its lower triangle is used, the diagonal made positive.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> SharedCovariance(jnp.eye(2))(jnp.zeros(2), (2,)).factor.tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+
+    factor: Float[Array, "n n"]
+
+    def size(self, shape: Shape) -> int:
+        """One number a cell: its mean."""
+        return math.prod(shape)
+
+    def __call__(self, raw: Array, shape: Shape) -> FullGaussian:
+        """Gaussian with correlated cells."""
+        factor = jnp.tril(self.factor, -1) + jnp.diag(jnp.abs(jnp.diagonal(self.factor)))
+        return FullGaussian(_parts(raw, shape, 1)[0], factor)
 
     def start(self, mean: Float[Array, "..."]) -> Float[Array, " size"]:
         """The means."""

@@ -29,6 +29,18 @@ class Exact(AbstractEvidence):
         return "closed-form"
 
 
+class ExactGenerator(AbstractEvidence):
+    """The closed form of the generator ``p`` of a pair, whatever its recogniser proposes. Standard error 0."""
+
+    direction: ClassVar[Direction] = "exact"
+
+    def __call__(self, model: PyTree, batch: Row, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        return Exact()(model.p, batch, key=key)
+
+    def method(self) -> str:
+        return "closed-form"
+
+
 class ImportanceWeighted(AbstractEvidence):
     """``log 1/k sum_i p(x, z_i) / q(z_i | x)``, z_i ~ q: a stochastic lower bound that tightens with ``k``.
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ravine._tree import AbstractSchedule
 from ravine.core import (
     AbstractDirected,
+    AbstractDistribution,
     AbstractGradient,
     AbstractLatentModel,
     AbstractPosterior,
@@ -22,7 +23,7 @@ from ravine.core import (
     Scalar,
     averaged,
 )
-from ravine.dist import kl_cells
+from ravine.dist import has_kl_cells, kl, kl_cells
 from ravine.posteriors import Several
 
 
@@ -74,7 +75,12 @@ class AnalyticELBO(eqx.Module):
         if len(posterior.nodes()) != 1:
             raise TypeError("AnalyticELBO needs a posterior with one stochastic node; use ELBO, whose divergence is sampled.")
         fit = posterior.expect(lambda z, log_q: model.log_likelihood(z, row), self.gradient, key=key)
-        return fit, kl_cells(posterior.nodes()[0], model.prior(row.context))
+        return fit, _divergence(posterior.nodes()[0], model.prior(row.context))
+
+
+def _divergence(q: AbstractDistribution, p: AbstractDistribution) -> Float[Array, "..."]:
+    """KL(q || p) per independent cell; as one cell where cells are correlated."""
+    return kl_cells(q, p) if has_kl_cells(q, p) else kl(q, p)[None]
 
 
 class IWAE(eqx.Module):
@@ -113,7 +119,7 @@ class StickingTheLanding(eqx.Module):
     def bound(self, model: AbstractLatentModel, row: Row, *, key: PRNGKeyArray) -> Scalar:
         """The bound of one row, in nats."""
         posterior = model.posterior(row)
-        fixed = stop_gradient(posterior)
+        fixed = _stopped(posterior)
         z, _ = _differentiable(posterior).sample(key=key)
         return model.log_joint(z, row) - fixed.log_prob(z)
 
@@ -134,7 +140,7 @@ class DReG(eqx.Module):
     def bound(self, model: AbstractLatentModel, row: Row, *, key: PRNGKeyArray) -> Scalar:
         """The bound of one row, in nats."""
         posterior = model.posterior(row)
-        fixed = stop_gradient(posterior)
+        fixed = _stopped(posterior)
 
         z, _ = Several(_differentiable(posterior), self.k).sample(key=key)
         log_w = jax.vmap(lambda z: model.log_joint(z, row) - fixed.log_prob(z))
@@ -150,6 +156,11 @@ def _differentiable(posterior: AbstractPosterior) -> AbstractPosterior:
     return posterior
 
 
+def _stopped(posterior: AbstractPosterior) -> AbstractPosterior:
+    arrays, rest = eqx.partition(posterior, eqx.is_array)  # the activation of a network may be a leaf too
+    return eqx.combine(stop_gradient(arrays), rest)
+
+
 def _scale_gradient(z: Latent, share: Scalar) -> Latent:
-    """``z`` forwards; its gradient times ``share`` backwards."""
-    return jax.tree.map(lambda leaf: share * leaf + stop_gradient((1.0 - share) * leaf), z)
+    """``z`` forwards, to the bit; its gradient times ``share`` backwards."""
+    return jax.tree.map(lambda leaf: stop_gradient(leaf) + share * (leaf - stop_gradient(leaf)), z)

@@ -5,14 +5,15 @@ Paper: bound curves only, no table. Reference: the 784-200-200-50 network of Bur
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import jax.numpy as jnp
 import jax.random as jr
 import optax
 from jaxtyping import PRNGKeyArray
 
-from ravine._tree import AbstractSchedule, Fixed
+from ravine._tree import AbstractSchedule, Cosine, Fixed
 from ravine.core import AbstractEvidence, AbstractGradient, Objective
 from ravine.data import Schema
 from ravine.dist import AbstractLink, Conditional, Gaussian, Real
@@ -25,6 +26,7 @@ from ravine.objectives import AnalyticELBO
 from ravine.recognisers import Amortised, Filled
 from ravine.rules import Descend, Optimiser
 from ravine.train import Stage
+from ravine.trial import Trial
 
 
 class VAE(LatentVariableModel):
@@ -59,6 +61,21 @@ class VAE(LatentVariableModel):
     evidence: AbstractEvidence = ImportanceWeighted(1000)
     standardise: bool = True
 
+    trials: ClassVar[Mapping[str, Trial]] = {
+        "small": Trial(
+            "mnist",
+            {"steps": 10_000, "evidence": ImportanceWeighted(64)},
+            -97.10,
+            "altosaar/variational-autoencoder, README: fixed binarisation, mean field, 65k steps",
+        ),
+        "paper": Trial(
+            "mnist-grey",
+            {"binarise": "dynamic", "steps": 150_000, "rate": Cosine(1e-3, 150_000, 1e-4), "patience": 1000},
+            -86.76,
+            "Burda et al. 2016, table 1, VAE k=1 with one stochastic layer, as quoted in the README of parmesan: 3280 epochs",
+        ),
+    }
+
     def build(self, schema: Schema, *, key: PRNGKeyArray) -> Helmholtz:
         """A Gaussian prior, a generator and a recogniser sized for the data."""
         down, up = jr.split(key)
@@ -73,4 +90,4 @@ class VAE(LatentVariableModel):
     def stages(self, rows: int) -> list[Stage]:
         """One stage of minibatch descent."""
         rule = Descend(self.objective, Optimiser(optax.adam, (self.rate,)))
-        return [Stage(rule, self.steps, min(self.batch_size, rows))]
+        return [Stage(rule, self.steps, self.batch_size)]

@@ -33,8 +33,8 @@ class Best(AbstractRule):
     rule: AbstractRule
     objective: Objective
     held_out: Row
-    every: int = eqx.field(static=True)
-    patience: int = eqx.field(static=True)
+    every: int | Int[Array, ""]
+    patience: int | Int[Array, ""]
 
     def init(self, model: PyTree, batch: Row, *, key: PRNGKeyArray) -> BestState:
         inner = self.rule.init(model, batch, key=key)

@@ -1,0 +1,276 @@
+"""Training a variational auto-encoder: Ravine's loop against a careful loop in PyTorch, eager and compiled.
+
+Both sides have the same networks with the same starting weights, data, batch size, objective (the evidence lower bound
+with its divergence in closed form) and optimiser (Adam, step size 1e-3).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import torch
+import torch.nn.functional as F
+from common import (
+    TRIAL,
+    Contender,
+    Effort,
+    cores,
+    matmul_peak,
+    ratio,
+    report,
+    shown,
+    spread,
+    take_turns,
+    throughput,
+    warmed,
+)
+
+from ravine._tree import Fixed
+from ravine.core import Objective, Row
+from ravine.data import ArraySource
+from ravine.dist import Bits, Conditional, Gaussian, Real
+from ravine.gradients import Pathwise
+from ravine.models.directed import Directed, Helmholtz
+from ravine.nets import MLP
+from ravine.objectives import AnalyticELBO
+from ravine.recipes.vae import VAE
+from ravine.recognisers import Amortised, Filled
+from ravine.rules.descend import Descend, Optimiser
+from ravine.rules.watch import Best, Guarded
+from ravine.train import Stage, train
+
+PIXELS = 784
+FOREVER = 2**30
+TRACES = 0
+
+
+class Size(NamedTuple):
+    """A network 784-hidden-latents, mirrored in the generator, and the batch it trains on."""
+
+    hidden: tuple[int, ...]
+    latents: int
+    batch: int
+
+    def name(self) -> str:
+        widths = "-".join(map(str, (PIXELS, *self.hidden, self.latents)))
+        return f"{widths}, batch {self.batch}"
+
+    def operations(self) -> int:
+        """Floating-point operations of one step: two forwards, four backwards, per weight and row."""
+        up, down = (PIXELS, *self.hidden, 2 * self.latents), (self.latents, *self.hidden[::-1], PIXELS)
+        return 6 * self.batch * sum(a * b for widths in (up, down) for a, b in itertools.pairwise(widths))
+
+
+SIZES = (Size((400, 400), 20, 128), Size((200, 200), 50, 20), Size((200, 200), 50, 100), Size((400, 400), 20, 500))
+
+
+def main(effort: Effort) -> None:
+    """Time every size, count the traces of three fits, and report."""
+    data, origin = binary_digits()
+    results = {size.name(): compare(size, data, effort) for size in SIZES}
+    columns = ["network", "times eager", "as default fit", "times compiled", "share of peak", "eager's share"]
+    names = ["ravine / eager", "default fit / eager", "ravine / compiled", "ravine share", "eager share"]
+    cells = [[name, *(_cell(result, n) for n in names)] for name, result in results.items()]
+    traces = count_traces(data[:1000])
+    report("vae", columns, cells, {"data": origin, "rounds": effort.rounds, "traces": traces, "sizes": results})
+    print("traces of the objective in three fits of one recipe:", traces)
+
+
+def _cell(result: dict[str, Any], name: str) -> str:
+    return shown(result[name], "%" if "share" in name else "") if name in result else "-"
+
+
+def binary_digits() -> tuple[np.ndarray, str]:
+    """Binary MNIST where the environment variable RAVINE_DATA says it lies; random bits otherwise."""
+    path = Path(os.environ.get("RAVINE_DATA", ".")) / "mnist_binarized_larochelle.npz"
+    if path.exists():
+        return np.load(path)["x_train"].reshape(-1, PIXELS).astype(np.float32), path.name
+    return np.random.default_rng(0).integers(0, 2, (50_000, PIXELS)).astype(np.float32), "random bits"
+
+
+def compare(size: Size, data: np.ndarray, effort: Effort) -> dict[str, Any]:
+    """Ratios and shares of the machine's peak for one size of network."""
+    model = network(size)
+    contenders = [ravine(size, data, model), default_fit(size, data, model), fastest(eager(size, data, model))]
+    notes = {}
+    try:
+        contenders.append(fastest(compiled(size, data, model)))
+    except Exception as error:  # no compiler, or one that this PyTorch cannot use
+        notes["compiled"] = f"{type(error).__name__}: {error}".splitlines()[0]
+    rates = take_turns([*map(warmed, contenders), warmed(matmul_peak())], effort)
+    return notes | _summary(rates, size.operations())
+
+
+def _summary(rates: dict[str, list[float]], operations: int) -> dict[str, Any]:
+    peak = rates.pop("peak")
+    plain = {name.partition(",")[0]: values for name, values in rates.items()}
+    peers = [name for name in ("eager", "compiled") if name in plain]
+    pairs = itertools.product(("ravine", "default fit"), peers)
+    ratios = {f"{ours} / {theirs}": ratio(plain[ours], plain[theirs]) for ours, theirs in pairs}
+    shares = {f"{name} share": ratio([operations * v for v in values], peak) for name, values in plain.items()}
+    steps = {name: spread(values) for name, values in rates.items()}
+    return ratios | shares | {"steps per second": steps, "peak gigaflops": spread(v / 1e9 for v in peak)}
+
+
+def network(size: Size) -> Helmholtz:
+    """The model both sides start from."""
+    down, up = jr.split(jr.key(0))
+    z = (size.latents,)
+    p = Conditional(MLP(size.latents, PIXELS, size.hidden[::-1], jnp.tanh, key=down), Bits(), (PIXELS,))
+    q = Conditional(MLP(PIXELS, 2 * size.latents, size.hidden, jnp.tanh, key=up), Real(), z)
+    prior = Fixed(Gaussian(jnp.zeros(z), jnp.ones(z)))
+    return Helmholtz(Directed(prior, p), Amortised(Filled(Fixed(jnp.zeros(PIXELS))), q))
+
+
+# Ravine
+
+
+def ravine(size: Size, data: np.ndarray, model: Helmholtz) -> Contender:
+    """The bare rule in the loop."""
+    return Contender("ravine", _loop(size, descend(), data, model))
+
+
+def default_fit(size: Size, data: np.ndarray, model: Helmholtz) -> Contender:
+    """As ``fit`` runs it: steps that are not finite are undone, and held-out rows are looked at once an epoch."""
+    held, rest = np.split(data, [len(data) // 10])
+    every = max(100, -(-len(rest) // size.batch))
+    rule = Best(Guarded(descend()), descend().objective, Row(jnp.asarray(held)), every, FOREVER)
+    return Contender("default fit", _loop(size, rule, rest, model))
+
+
+def descend() -> Descend:
+    """The rule of the recipe `VAE`."""
+    return Descend(AnalyticELBO(Pathwise()), Optimiser(optax.adam, (1e-3,)))
+
+
+def _loop(size: Size, rule: Any, data: np.ndarray, model: Helmholtz) -> Callable[[float], float]:
+    source = ArraySource(Row(jnp.asarray(data)))
+    chunks = train(model, [Stage(rule, FOREVER, size.batch)], source, key=jr.key(1))
+    done = 0
+
+    def advance() -> int:
+        nonlocal done
+        before, done = done, int(next(chunks).state.step)
+        return done - before
+
+    return lambda seconds: throughput(advance, seconds)
+
+
+# PyTorch
+
+
+class Net(torch.nn.Module):
+    """The weights of one of our networks, for `torch.nn.functional.linear`."""
+
+    def __init__(self, net: MLP):
+        super().__init__()
+        arrays = [array for layer in net.layers for array in (layer.weight, layer.bias)]
+        self.arrays = torch.nn.ParameterList([torch.nn.Parameter(torch.tensor(np.asarray(array))) for array in arrays])
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        """The outputs for a batch."""
+        weights, biases = self.arrays[::2], self.arrays[1::2]
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+            h = torch.tanh(F.linear(h, weight, bias))
+        return F.linear(h, weights[-1], biases[-1])
+
+
+class Bound(torch.nn.Module):
+    """The loss of a batch: minus the evidence lower bound, divergence in closed form."""
+
+    def __init__(self, model: Helmholtz):
+        super().__init__()
+        self.p, self.q = Net(model.p.conditional.net), Net(model.q.conditional.net)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Nats per row."""
+        mean, raw = self.q(x).chunk(2, -1)
+        scale = 1e-3 + F.softplus(raw)
+        logits = self.p(mean + scale * torch.randn_like(mean))
+        fit = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+        divergence = (0.5 * (scale.square() + mean.square() - 1) - scale.log()).sum()
+        return (fit + divergence) / len(x)
+
+
+def eager(size: Size, data: np.ndarray, model: Helmholtz) -> list[Contender]:
+    """The loop as one writes it by hand, with every choice of Adam's implementation and of threads."""
+    choices = itertools.product(({"foreach": True}, {"fused": True}), _threads())
+    return [_torch_loop("eager", size, data, Bound(model), adam, threads) for adam, threads in choices]
+
+
+def compiled(size: Size, data: np.ndarray, model: Helmholtz) -> list[Contender]:
+    """The same with the loss and its gradient compiled by `torch.compile`."""
+    bound = lambda: torch.compile(Bound(model), dynamic=False)  # noqa: E731
+    return [_torch_loop("compiled", size, data, bound(), {"fused": True}, threads) for threads in _threads()]
+
+
+def _threads() -> list[int]:
+    return sorted({1, cores()})
+
+
+def _torch_loop(
+    name: str, size: Size, data: np.ndarray, bound: torch.nn.Module, adam: dict[str, bool], threads: int
+) -> Contender:
+    optimiser, batches = (
+        torch.optim.Adam(bound.parameters(), 1e-3, **adam),
+        _batches(torch.from_numpy(data), size.batch),
+    )
+
+    def step() -> int:
+        optimiser.zero_grad(set_to_none=True)
+        bound(next(batches)).backward()
+        optimiser.step()
+        return 1
+
+    def rate(seconds: float) -> float:
+        torch.set_num_threads(threads)
+        return throughput(step, seconds)
+
+    return Contender(f"{name}, {next(iter(adam))} Adam, {threads} threads", rate)
+
+
+def _batches(data: torch.Tensor, batch: int) -> Iterator[torch.Tensor]:
+    while True:
+        order = torch.randperm(len(data))
+        for start in range(0, len(data) - batch + 1, batch):
+            yield data[order[start : start + batch]]
+
+
+def fastest(contenders: list[Contender]) -> Contender:
+    """The quickest of several ways to do the same, by a short trial."""
+    rates = take_turns([warmed(contender) for contender in contenders], TRIAL)
+    return max(contenders, key=lambda contender: statistics.median(rates[contender.name]))
+
+
+# Compilation
+
+
+class Counted(eqx.Module):
+    """An objective that counts how often it is traced."""
+
+    objective: Objective
+
+    def __call__(self, model: Any, batch: Row, *, key: Any) -> Any:
+        global TRACES
+        TRACES += 1
+        return self.objective(model, batch, key=key)
+
+
+def count_traces(data: np.ndarray) -> list[int]:
+    """How often the objective was traced in each of three fits of one recipe."""
+    counts = []
+    for seed in range(3):
+        before = TRACES
+        VAE(latents=2, hidden=(8,), steps=20, objective=Counted(AnalyticELBO(Pathwise())), random_state=seed).fit(data)
+        counts.append(TRACES - before)
+    return counts

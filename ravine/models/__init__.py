@@ -1,0 +1,1 @@
+"""Joint laws p(x, z), one family a file."""

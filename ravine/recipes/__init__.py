@@ -1,0 +1,1 @@
+"""One published system, one file: a recipe says which parts."""

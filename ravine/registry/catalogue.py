@@ -1,0 +1,121 @@
+"""Recipes by name: for the shell, and for loading what was saved."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ravine._check import Complaint, complaint, one_line, shown, translated
+from ravine._spell import kebab
+from ravine.registry.grammar import parse
+from ravine.registry.names import fits, hint_text, hints, suited, unknown
+
+RECIPES: Mapping[str, tuple[str, str]] = {
+    "factor-analysis": ("ravine.recipes.factor_analysis", "FactorAnalysis"),
+    "gaussian-mixture": ("ravine.recipes.gaussian_mixture", "GaussianMixture"),
+    "vae": ("ravine.recipes.vae", "VAE"),
+    "variational-factor-analysis": ("ravine.recipes.factor_analysis", "VariationalFactorAnalysis"),
+}
+
+
+def recipes() -> dict[str, tuple[str, str]]:
+    """Every recipe: its name in the shell, and the module and class it lives in. Imports nothing.
+
+    Examples
+    --------
+    >>> recipes()["vae"]
+    ('ravine.recipes.vae', 'VAE')
+    """
+    return dict(RECIPES)
+
+
+def recipe(name: str) -> Any:
+    """The class of a recipe, such as ``recipe("vae")``.
+
+    Raises
+    ------
+    ValueError
+        When there is none of this name; the line lists the closest.
+    """
+    module, attribute = home(name)
+    return getattr(importlib.import_module(module), attribute)
+
+
+def home(name: str) -> tuple[str, str]:
+    """The module and class of a recipe; raises like `recipe`."""
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES, kebab(name[:99]), "choose one; `ravine list` shows all")
+    return RECIPES[name]
+
+
+def made(name: str, settings: Mapping[str, Any], **others: Any) -> Any:
+    """A recipe with these fields; one that is given as text is read by the grammar of `ravine.registry.parse`.
+
+    ``others`` are fields as they are; ``settings`` win over them.
+
+    Raises
+    ------
+    ValueError
+        When there is no such recipe or field, a text is outside the grammar, or its value is of another type.
+    """
+    cls = recipe(name)
+    fields = {field: _setting(name, cls, field, value) for field, value in settings.items()}
+    return cls(**others | fields)
+
+
+def _setting(name: str, cls: type, field: str, value: Any) -> Any:
+    _check_field(name, cls, field)
+    if not isinstance(value, str):
+        return value
+    hint = hints(cls).get(field, Any)
+    with _prefixed(f"{name}, {field}"):
+        value = parse(value, expects=hint)
+    if not fits(value, hint):
+        raise complaint(f"{name}, {field}", hint_text(hint), shown(value), "change the value")
+    return suited(value, hint)
+
+
+def _check_field(name: str, cls: type, field: str) -> None:
+    known = inspect.signature(cls).parameters
+    if field not in known:
+        raise unknown(f"field of {name}", field, known, do=f"choose one; `ravine info {name}` shows all")
+
+
+def reading(name: str, hints_of_data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a data set says of itself, as far as the recipe has fields for it: kind, levels, binarise, ..."""
+    known = inspect.signature(recipe(name)).parameters
+    return {field: value for field, value in hints_of_data.items() if field in known}
+
+
+def load(folder: str | os.PathLike[str]) -> Any:
+    """The fitted estimator that was saved in a folder. Reads arrays and JSON; runs nothing that the files name.
+
+    Raises
+    ------
+    ValueError
+        One line: no run folder, damaged or edited files, a newer format, an unknown recipe, part or field.
+    """
+    from ravine.checkpoint import RECIPE, load_record
+
+    record, path = load_record(folder), Path(folder) / RECIPE
+    with _prefixed(str(path)):
+        cls = recipe(record["recipe"])
+        fields = {field: parse(text) for field, text in record["fields"].items()}
+        for field in fields:
+            _check_field(record["recipe"], cls, field)
+    with translated(str(path), "the record of a fitted model", "restore the folder from a copy, or fit and save again"):
+        return cls._restore(record, fields, Path(folder))
+
+
+@contextlib.contextmanager
+def _prefixed(where: str) -> Iterator[None]:
+    """Say where a complaint of the body comes from."""
+    try:
+        yield
+    except Complaint as error:
+        raise Complaint(one_line(f"{where}: {error}")) from error.__cause__
