@@ -1,6 +1,7 @@
 """The gallery: one page per recipe, made from its file's header and from results that a command measured.
 
-A result is a file `docs/results/<recipe>.json`, written by `ravine reproduce <recipe>`; a recipe without one says so.
+A result is a file `ravine/recipes/results/<recipe>-<scale>.json`, written by `ravine reproduce`; a recipe without one
+says so.
 """
 
 import ast
@@ -13,7 +14,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 RECIPES = HERE.parent / "ravine" / "recipes"
-RESULTS = HERE / "results"
+RESULTS = RECIPES / "results"
 
 
 @dataclass(frozen=True)
@@ -98,16 +99,24 @@ def table(rows: list[list[str]], head: list[str]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def reported(found: dict[str, Any]) -> str:
+    """The number to compare with, and where it was read."""
+    value = found["log_likelihood"]
+    return found["source"] if value is None else f"{value:.2f} nats ({found['source']})"
+
+
 def measurement(result: dict[str, Any]) -> str:
     """What one run measured, how long it took on what, and the command that repeats it."""
     rows = [
-        ["paper", str(result["paper"])],
+        ["reported", reported(result["reported"])],
+        ["data", f"{result['data']}: {result['treated']}"],
         ["measured", nats(result["measured"])],
         ["time", f"{duration(result['seconds'])} on {result['device']}"],
     ]
     parts = [table(rows, ["", "log p(x) per row, held out"]), f"```console\n{result['command']}\n```\n"]
-    if result.get("curve"):
-        parts.append(f"```{{raw}} html\n{curve_svg(result['curve'])}\n```\n")
+    heights = [-line["held_out"] for line in result["curve"] if "held_out" in line]
+    if len(heights) > 1:
+        parts.append(f"```{{raw}} html\n{curve_svg(heights)}\n```\n\nThe bound on held-out rows during training.\n")
     return "\n".join(parts)
 
 

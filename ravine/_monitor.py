@@ -107,7 +107,7 @@ def _last_or_mean(name: str, values: np.ndarray) -> float | bool:
     finite = values[np.isfinite(values)]
     if name in ("held_out", "undone", "objective"):
         return float(values[-1]) if np.isfinite(values[-1]) else None
-    return float(finite.mean()) if finite.size else None
+    return float(finite.mean(dtype=np.float64)) if finite.size else None
 
 
 def _objective(line: dict[str, Any]) -> str:

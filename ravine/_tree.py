@@ -176,6 +176,13 @@ def resolve(tree: PyTree, step: Int[Array, ""]) -> PyTree:
     return jax.tree.map(lambda node: node(step) if schedule(node) else node, tree, is_leaf=schedule)
 
 
+def number(value: float | Array | AbstractSchedule) -> Array:
+    """A number whose schedule, if it had one, has been resolved."""
+    if isinstance(value, AbstractSchedule):
+        raise TypeError(f"{type(value).__name__} must be resolved at a step first: use ravine._tree.resolve.")
+    return jnp.asarray(value)
+
+
 def as_arrays(tree: PyTree) -> PyTree:
     """The tree with Python floats as arrays, so that another value does not compile again."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, tree)
@@ -183,7 +190,9 @@ def as_arrays(tree: PyTree) -> PyTree:
 
 def strong(tree: PyTree) -> PyTree:
     """The tree with weakly typed arrays made strong, so that a loop returns what it was given."""
-    return jax.tree.map(lambda leaf: leaf.astype(leaf.dtype) if isinstance(leaf, jax.Array) and not _is_key(leaf) else leaf, tree)
+    return jax.tree.map(
+        lambda leaf: leaf.astype(leaf.dtype) if isinstance(leaf, jax.Array) and not _is_key(leaf) else leaf, tree
+    )
 
 
 def _is_key(leaf: Array) -> bool:

@@ -274,7 +274,9 @@ class AbstractEvidence(eqx.Module):
     direction: eqx.AbstractClassVar[Direction]
 
     @abc.abstractmethod
-    def __call__(self, model: PyTree, batch: Row, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    def __call__(
+        self, model: PyTree, batch: Row, *, key: PRNGKeyArray
+    ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         """Value and Monte Carlo standard error per row, in nats."""
 
     @abc.abstractmethod

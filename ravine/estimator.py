@@ -7,7 +7,7 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax
@@ -16,47 +16,28 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
-from sklearn.utils import check_random_state
+from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 import ravine
 from ravine import verbs
+from ravine._check import require, whole
+from ravine._containers import as_given, flattened, framed, image_axes
+from ravine._fields import check_fields
 from ravine._jax import Precision, key_from_words, key_words, precision
 from ravine._spell import kebab, spell
 from ravine._tree import parameter_count
 from ravine.checkpoint import load_run, save_run
-from ravine.core import AbstractEvidence, AbstractLatentModel, Direction, LogLikelihood, Row
+from ravine.core import AbstractEvidence, AbstractLatentModel, LogLikelihood, Row
 from ravine.data import ArraySource, MappedSource, Schema
 from ravine.data import rows as rows_of
+from ravine.evaluation import Evaluation, evaluation
 from ravine.evidence import Exact
-from ravine.fitting import Plan, blank, fit, one_pass, plan, split
+from ravine.fitting import Plan, blank, fit, one_pass, plan, split, started
 from ravine.rules import EM
 from ravine.train import Stage, Subset, train_together
 from ravine.trial import Trial
-
-
-class Evaluation(NamedTuple):
-    """Mean log-likelihood of some rows, and everything needed to compare it with another.
-
-    ``log_likelihood`` and ``standard_error`` are in nats per row; the error is that of the mean over the rows and
-    includes the Monte Carlo noise. ``direction`` says on which side of the truth the value is expected.
-    """
-
-    log_likelihood: float
-    standard_error: float
-    rows: int
-    bits_per_dim: float
-    direction: Direction
-    method: str
-    measure: str
-    treated: str
-    seed: int
-
-    def __str__(self) -> str:
-        kind = {"lower": "lower bound", "upper": "upper bound"}.get(self.direction, self.direction)
-        number = f"{self.log_likelihood:.3f} +- {self.standard_error:.3f} nats per row"
-        return f"{number} ({kind}, {self.method}, {self.rows} rows; {self.treated})"
 
 
 def _continues(recipe: LatentVariableModel) -> bool:
@@ -200,9 +181,9 @@ class LatentVariableModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         values = self._begin(X) if first else self._checked(X)
         with precision(self.precision):
             key = jr.key(self.seed_)
-            if first:
-                self._remember(self.build(self.schema_, key=jr.split(key)[0]), key)
             source = self._source(values, self._weight(values, sample_weight))
+            if first:
+                self._remember(started(self, self.schema_, source, key=key), key)
             self.model_, self._going = one_pass(self, self.model_, self.schema_, source, self._going, key=key)
         return self
 

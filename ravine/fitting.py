@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
+from ravine._check import complaint
+from ravine._jax import key_words
 from ravine._monitor import Monitor, keep_lines_up_to
-from ravine._tree import as_arrays
-from ravine.checkpoint import checkpoint_record, load_checkpoint
+from ravine._tree import as_arrays, resolve
+from ravine.checkpoint import CHECKPOINT, checkpoint_record, load_checkpoint
 from ravine.core import AbstractDraw, AbstractRule, Row
 from ravine.data import Schema, padded
 from ravine.rules import Best, Descend, Guarded, Redrawn
@@ -70,8 +71,8 @@ def fit(recipe: Recipe, plan: Plan, folder: Path | None = None, resume: bool = F
     model, stages, source, key = plan
     monitor = Monitor(stages, folder, recipe.progress, recipe.max_seconds, title=type(recipe).__name__)
     state = begin(model, stages, 0, source, key=key)
-    if resume and folder is not None:
-        state = resumed(state, stages, source, folder, key)
+    if folder is not None:
+        state = resumed(state, stages, source, folder, key) if resume else _afresh(state, folder)
     started, complete = time.perf_counter(), True
     try:
         for after in monitor.watch(train(model, stages, source, key=key, state=state)):
@@ -81,18 +82,30 @@ def fit(recipe: Recipe, plan: Plan, folder: Path | None = None, resume: bool = F
     return Fit(state, monitor.history, time.perf_counter() - started, complete)
 
 
-def resumed(
-    state: TrainState, stages: Sequence[Stage], source: Source, folder: Path, key: PRNGKeyArray
-) -> TrainState:
+def resumed(state: TrainState, stages: Sequence[Stage], source: Source, folder: Path, key: PRNGKeyArray) -> TrainState:
     """The state that was saved last in this folder; the fresh one when nothing was saved yet."""
     record = checkpoint_record(folder)
     if record is None:
-        return state
-    stage = int(record["stage"])
-    for i in range(1, min(stage + 1, len(stages))):
-        state = begin(state.model, stages, i, source, key=key)
-    state = load_checkpoint(folder, state)
+        return _afresh(state, folder)
+    state = load_checkpoint(folder, _entered(state, stages, int(record["stage"]), source, key))
+    if (key_words(state.key) != key_words(key)).any():
+        do = "resume with the random_state that the run was started with"
+        raise complaint(f"the checkpoint in {folder}", "one of this random_state", "one of another", do)
     keep_lines_up_to(folder, int(state.stage), int(state.step))
+    return state
+
+
+def _afresh(state: TrainState, folder: Path) -> TrainState:
+    """The state as it is, after what an earlier run left in the folder was dropped."""
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    keep_lines_up_to(folder, 0, 0)
+    return state
+
+
+def _entered(state: TrainState, stages: Sequence[Stage], last: int, source: Source, key: PRNGKeyArray) -> TrainState:
+    """The state at the beginning of stage ``last``, had the stages between learned nothing."""
+    for i in range(1, min(last + 1, len(stages))):
+        state = begin(state.model, stages, i, source, key=key)
     return state
 
 
@@ -113,7 +126,8 @@ def _staged(recipe: Recipe, stage: Stage, draw: AbstractDraw | None, rows: int, 
         rule = Redrawn(draw, rule)
     if objective is not None and held_out is not None:
         every = jnp.asarray(evaluation_period(stage, rows))
-        rule = Best(rule, objective, held_out, every, jnp.asarray(recipe.patience))
+        yardstick = resolve(objective, jnp.asarray(stage.steps))  # a moving beta would make the first models the best
+        rule = Best(rule, yardstick, held_out, every, jnp.asarray(recipe.patience))
     return _with_rule(stage, rule)
 
 
@@ -155,6 +169,13 @@ def one_pass(
     done = int(state.step)
     *_, chunk = train(model, [stage], source, key=key, state=state)
     return chunk.state.model, (chunk.state.rule, done + steps)
+
+
+def started(recipe: Recipe, schema: Schema, source: Source, *, key: PRNGKeyArray) -> PyTree:
+    """The model from which the recipe's last stage starts to learn, when there was no training before."""
+    model, stages, source, key = plan(recipe, schema, source, None, key=key)
+    state = begin(model, stages, 0, source, key=key)
+    return _entered(state, stages, len(stages) - 1, source, key).model
 
 
 def blank(recipe: Recipe, schema: Schema, key: PRNGKeyArray) -> PyTree:

@@ -69,8 +69,10 @@ class Chain(AbstractPosterior):
         return tuple(z), log_q
 
     def log_prob(self, z: Latent) -> Scalar:
-        below = zip(self.steps, z[:-1], z[1:], strict=True)
-        return sum((step(a).log_prob(b) for step, a, b in below), self.first.log_prob(z[0]))
+        log_q = self.first.log_prob(z[0])
+        for step, parent, child in zip(self.steps, z[:-1], z[1:], strict=True):
+            log_q = log_q + step(parent).log_prob(child)
+        return log_q
 
     def mean(self) -> Latent:
         z = [self.first.mean()]

@@ -48,7 +48,9 @@ def trial_of(name: str, scale: str) -> Trial:
     return trials[scale]
 
 
-def _fitted(name: str, trial: Trial, dataset: Dataset, seed: int, out: Path | None, resume: bool) -> LatentVariableModel:
+def _fitted(
+    name: str, trial: Trial, dataset: Dataset, seed: int, out: Path | None, resume: bool
+) -> LatentVariableModel:
     model = made(name, reading(name, dataset.hints) | dict(trial.fields), random_state=seed)
     shape = dataset.hints.get("image_shape")
     train = dataset.train if shape is None else dataset.train.reshape(len(dataset.train), *shape)
@@ -78,7 +80,9 @@ def _result(name: str, scale: str, trial: Trial, runs: list[tuple[LatentVariable
             "seeds": values,
         },
         "seconds": float(np.mean([m.seconds_ for m, _ in runs])),
-        "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores" if jax.default_backend() == "cpu" else jax.devices()[0].device_kind,
+        "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores"
+        if jax.default_backend() == "cpu"
+        else jax.devices()[0].device_kind,
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
         "date": time.strftime("%Y-%m-%d"),
         "curve": _curve(model),
@@ -95,7 +99,8 @@ def _curve(model: LatentVariableModel, points: int = 200) -> list[dict[str, floa
 
 def _comparison(result: dict[str, Any]) -> str:
     ours, theirs = result["measured"], result["reported"]
-    line = f"measured {ours['log_likelihood']:.2f} +- {ours['standard_error']:.2f} nats ({ours['direction']}, {ours['method']})"
+    number = f"measured {ours['log_likelihood']:.2f} +- {ours['standard_error']:.2f} nats"
+    line = f"{number} ({ours['direction']}, {ours['method']})"
     if theirs["log_likelihood"] is None:
         return f"{line}; {theirs['source'] or 'the paper reports no such number'}"
     return f"{line}; reported {theirs['log_likelihood']:.2f} ({theirs['source']})"

@@ -16,7 +16,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from ravine._jax import key_words, spread_rows
 from ravine._tree import as_arrays, strong
-from ravine.core import AbstractRule, Metrics, Row, rows_in
+from ravine.core import AbstractRule, Metrics, Row, rows_in, weights
 
 Prepare = Callable[..., PyTree]
 
@@ -51,7 +51,7 @@ class Stage(eqx.Module):
 
 
 class TrainState(eqx.Module):
-    """All that a run is: save it, and the run can go on to the bit. ``stage`` equals the number of stages at the end."""
+    """All that a run is: save it, and it can go on to the bit. ``stage`` equals the number of stages at the end."""
 
     stage: Int[Array, ""]
     step: Int[Array, ""]
@@ -95,8 +95,7 @@ def train(
     >>> bool(last.state.model[0] > 0.04)
     True
     """
-    if state is None:
-        state = begin(model, stages, 0, source, key=key)
+    state = begin(model, stages, 0, source, key=key) if state is None else state
     while int(state.stage) < len(stages):
         i = int(state.stage)
         for chunk_done in _run_stage(state, stages[i], source, chunk, seconds):
@@ -135,12 +134,22 @@ def _first_batch(stage: Stage, source: Source, key: PRNGKeyArray) -> Row:
 def _run_stage(state: TrainState, stage: Stage, source: Source, chunk: int, seconds: float) -> Iterator[Chunk]:
     rule, key, pace = as_arrays(stage.rule), _stage_keys(state.key, int(state.stage))[2], _Pace(chunk, seconds)
     step = int(state.step)
+    if step >= stage.steps:  # no steps at all, or a run that went on for longer before it was interrupted
+        yield Chunk(state, {}, 0.0)
     while step < stage.steps:
         count = min(pace.steps, stage.steps - step)
         rows, places = _wanted(stage, source, key, step, count, chunk)
         started = time.perf_counter()
         model, inner, metrics = _advance(
-            rule, (state.model, state.rule), rows, places, key, jnp.asarray(step), jnp.asarray(count), chunk, stage.ordered
+            rule,
+            (state.model, state.rule),
+            rows,
+            places,
+            key,
+            jnp.asarray(step),
+            jnp.asarray(count),
+            chunk,
+            stage.ordered,
         )
         metrics = {name: np.asarray(values)[:count] for name, values in metrics.items()}
         pace.took(count, time.perf_counter() - started)
@@ -179,7 +188,7 @@ def _loop(
     rule: AbstractRule,
     start: tuple[PyTree, PyTree],
     rows: Row,
-    places: Int[Array, "steps batch"] | None,
+    places: Int[Array | np.ndarray, "steps batch"] | None,
     key: PRNGKeyArray,
     first: Int[Array, ""],
     count: Int[Array, ""],
@@ -191,7 +200,7 @@ def _loop(
 
     def one(i: Int[Array, ""], arrays: PyTree) -> tuple[PyTree, Metrics]:
         model, state = eqx.combine(arrays, static)
-        batch = rows if places is None else _take(rows, places[i], ordered)
+        batch = rows if places is None else _take(rows, jnp.asarray(places)[i], ordered)
         step = first + i
         model, state, metrics = rule.step(model, state, batch, key=jr.fold_in(key, step), step=step)
         return eqx.filter((model, state), eqx.is_array), metrics
@@ -213,16 +222,22 @@ _advance = eqx.filter_jit(_loop)
 @eqx.filter_jit
 def _advance_together(
     rules: AbstractRule,
+    common: AbstractRule,
     starts: tuple[PyTree, PyTree],
     rows: Row,
-    places: Int[Array, "seeds steps batch"] | None,
+    places: Int[Array | np.ndarray, "seeds steps batch"] | None,
     keys: PRNGKeyArray,
     *rest: Any,
 ) -> tuple[PyTree, PyTree, Metrics]:
-    """`_loop` for several runs at once: every array of ``rules`` and ``starts`` has a leading axis of runs."""
+    """`_loop` for several runs at once: every array of ``rules`` and ``starts`` has a leading axis of runs.
+
+    What the runs have in ``common``, such as when to look at held-out rows, has no such axis: a `jax.lax.cond` on a
+    batched flag would compute both branches.
+    """
     each = eqx.if_array(0)
     axes = (each, each, None, None if places is None else 0, 0, *(None for _ in rest))
-    return eqx.filter_vmap(_loop, in_axes=axes)(rules, starts, rows, places, keys, *rest)
+    one = lambda rule, *run: _loop(eqx.combine(rule, common), *run)  # noqa: E731
+    return eqx.filter_vmap(one, in_axes=axes)(rules, starts, rows, places, keys, *rest)
 
 
 def _take(rows: Row, places: Int[Array, " batch"], ordered: bool) -> Row:
@@ -271,7 +286,7 @@ class Subset:
         """Every row of the source; those outside the subset have weight 0."""
         rows = self.source.all()
         inside = jnp.zeros(rows_in(rows), bool).at[self.places].set(True)
-        return eqx.tree_at(lambda r: r.weight, rows, jnp.where(inside, rows.weight, 0))
+        return eqx.tree_at(lambda r: r.weight, rows, jnp.where(inside, weights(rows), 0))
 
 
 def train_together(
@@ -300,10 +315,11 @@ def train_together(
 def _run_together(
     states: list[TrainState], stages: Sequence[Stage], sources: Sequence[Source], chunk: int, seconds: float
 ) -> list[TrainState]:
-    ways, step, count, pace = [_side_by_side, _one_after_another], 0, min(10, stages[0].steps), _Pace(chunk, seconds)
+    step, pace = 0, _Pace(chunk, seconds)
+    ways = [_side_by_side, _one_after_another] if _one_table(stages[0], sources) else [_one_after_another]
     while step < stages[0].steps:
         count = min(pace.steps, stages[0].steps - step)
-        times = []
+        times, after, stopped = [], states, False
         for way in ways:
             if len(ways) > 1:
                 way(states, stages, sources, step, count, chunk)  # compile before timing
@@ -316,6 +332,17 @@ def _run_together(
         if stopped:
             break
     return states
+
+
+def _one_table(stage: Stage, sources: Sequence[Source]) -> bool:
+    """True when every run takes its batches out of the same rows; false for a file that each reads in its own order."""
+    if stage.batch_size is None:
+        tables = [source.all() for source in sources]
+    else:
+        tables = [source.block(np.zeros((1, 1), np.int32))[0] for source in sources]
+        if any(rows_in(table) < source.rows for table, source in zip(tables, sources, strict=True)):
+            return False
+    return jax.tree.all(jax.tree.map(lambda *leaves: all(bool(jnp.all(b == leaves[0])) for b in leaves), *tables))
 
 
 def _one_after_another(
@@ -339,10 +366,20 @@ def _side_by_side(
 ) -> tuple[list[TrainState], bool]:
     keys = [_stage_keys(state.key, int(state.stage))[2] for state in states]
     wanted = [_wanted(s, src, k, step, count, chunk) for s, src, k in zip(stages, sources, keys, strict=True)]
-    places = None if wanted[0][1] is None else jnp.stack([places for _, places in wanted])
-    rules, starts = stacked([as_arrays(s.rule) for s in stages]), stacked([(s.model, s.rule) for s in states])
+    places = None if wanted[0][1] is None else np.stack([places for _, places in wanted if places is not None])
+    rules, common = _stacked_rules([as_arrays(s.rule) for s in stages])
+    starts = stacked([(s.model, s.rule) for s in states])
     model, rule, metrics = _advance_together(
-        rules, starts, wanted[0][0], places, jnp.stack(keys), jnp.asarray(step), jnp.asarray(count), chunk, stages[0].ordered
+        rules,
+        common,
+        starts,
+        wanted[0][0],
+        places,
+        jnp.stack(keys),
+        jnp.asarray(step),
+        jnp.asarray(count),
+        chunk,
+        stages[0].ordered,
     )
     models, inner, n = unstacked(model, len(states)), unstacked(rule, len(states)), jnp.asarray(step + count)
     after = [TrainState(s.stage, n, m, r, s.key) for s, m, r in zip(states, models, inner, strict=True)]
@@ -353,6 +390,14 @@ def _has_stopped(metrics: Metrics, count: int) -> bool:
     return "stopped" in metrics and bool(metrics["stopped"][count - 1])
 
 
+def _stacked_rules(rules: Sequence[AbstractRule]) -> tuple[AbstractRule, AbstractRule]:
+    """The rules `stacked`, without the scalars in which they agree; and those scalars."""
+    arrays, static = eqx.partition(list(rules), eqx.is_array)
+    agree = jax.tree.map(lambda *leaves: leaves[0].ndim == 0 and all(bool(b == leaves[0]) for b in leaves), *arrays)
+    own = [eqx.filter(tree, agree, inverse=True) for tree in arrays]
+    return eqx.combine(stacked(own), static[0]), eqx.filter(arrays[0], agree)
+
+
 def stacked(trees: Sequence[Any]) -> Any:
     """Trees of one structure as a single tree with a leading axis on every array."""
     arrays, static = eqx.partition(list(trees), eqx.is_array)
@@ -361,4 +406,4 @@ def stacked(trees: Sequence[Any]) -> Any:
 
 def unstacked(tree: Any, n: int) -> list[Any]:
     """The inverse of `stacked`."""
-    return [jax.tree.map(lambda leaf: leaf[i] if eqx.is_array(leaf) else leaf, tree) for i in range(n)]
+    return [jax.tree.map(lambda leaf, i=i: leaf[i] if eqx.is_array(leaf) else leaf, tree) for i in range(n)]

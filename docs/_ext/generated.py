@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import gallery
+import measured
 import reference
 from sphinx.application import Sphinx
 
 
 def write_pages(app: Sphinx) -> None:
     out = Path(app.srcdir) / "generated"
-    pages = gallery.pages() | reference.pages()
+    pages = gallery.pages() | measured.pages() | reference.pages()
     for stale in set(out.rglob("*.md")) - {out / name for name in pages}:
         stale.unlink()
     for name, text in pages.items():

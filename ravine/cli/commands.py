@@ -10,7 +10,9 @@ from cyclopts import App, Parameter
 
 import ravine
 
-app = App(name="ravine", version=ravine.__version__, help="Latent-variable generative models of your data, from the shell.")
+app = App(
+    name="ravine", version=ravine.__version__, help="Latent-variable generative models of your data, from the shell."
+)
 
 Set = Annotated[list[str] | None, Parameter(name="--set", negative=(), consume_multiple=False)]
 Json = Annotated[bool, Parameter(name="--json", negative=())]

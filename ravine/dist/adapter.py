@@ -5,11 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ravine.core import AbstractDistribution, AbstractReparametrised, Scalar
 from ravine.dist._cells import check, total
+
+
+def _codes(law: Any, value: Array) -> Array:
+    """Numpyro looks categories up by integer; our values are floats."""
+    return value.astype(int) if law.support.is_discrete else value
 
 
 class AbstractNumpyro(AbstractDistribution):
@@ -19,21 +25,22 @@ class AbstractNumpyro(AbstractDistribution):
     parameters: dict[str, PyTree[Array]]
 
     def sample(self, *, key: PRNGKeyArray) -> Array:
-        """One draw, of batch shape followed by event shape."""
-        return self.family(**self.parameters).sample(key)
+        """One draw, of batch shape followed by event shape; counts and codes come as floats, as everywhere."""
+        draw = self.family(**self.parameters).sample(key)
+        return draw.astype(jnp.result_type(*jax.tree.leaves(self.parameters), float))
 
     def log_prob(self, value: Array, mask: Array | None = None) -> Scalar:
         """Log density or mass of the observed cells, in nats."""
         law = self.family(**self.parameters)
         check(value, None, law.shape())
         if mask is None:
-            return jnp.sum(law.log_prob(value))
+            return jnp.sum(law.log_prob(_codes(law, value)))
         if mask.shape != law.batch_shape:
             name, want = self.family.__name__, law.batch_shape
             raise ValueError(f"mask of {name} must have shape {want}, got {mask.shape}: its events are scored whole.")
         seen = mask.reshape(mask.shape + (1,) * law.event_dim)
         inside = jnp.where(seen, value, law.support.feasible_like(value))
-        return total(law.log_prob(inside), mask)
+        return total(law.log_prob(_codes(law, inside)), mask)
 
     def mean(self) -> Array:
         """Expectation of one draw."""

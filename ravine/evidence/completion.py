@@ -1,4 +1,4 @@
-"""The missing cells of a row given the observed ones: exactly where the model allows it, by weighted draws elsewhere."""
+"""The missing cells of a row given the observed ones: exact where the model allows it, by weighted draws elsewhere."""
 
 from __future__ import annotations
 

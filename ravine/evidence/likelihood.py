@@ -34,7 +34,9 @@ class ExactGenerator(AbstractEvidence):
 
     direction: ClassVar[Direction] = "exact"
 
-    def __call__(self, model: PyTree, batch: Row, *, key: PRNGKeyArray) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    def __call__(
+        self, model: PyTree, batch: Row, *, key: PRNGKeyArray
+    ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         return Exact()(model.p, batch, key=key)
 
     def method(self) -> str:

@@ -17,7 +17,7 @@ from ravine.posteriors import AbstractTrajectoryGradient
 
 
 class ScoreFunction(AbstractTrajectoryGradient):
-    """``mean_i (f_i - mean_{j != i} f_j) grad log q(z_i) + grad f_i``. Unbiased, ``k`` cost evaluations, any distribution.
+    """``mean_i (f_i - mean_{j != i} f_j) grad log q(z_i) + grad f_i``. Unbiased; ``k`` cost evaluations; any law.
 
     With ``k = 1`` there is nobody to leave out and the baseline is 0 (REINFORCE).
 

@@ -99,7 +99,7 @@ class FullCovariance(AbstractComponents):
         sound = alive & jnp.all(jnp.isfinite(factors), axis=(1, 2))
         means = jnp.where(alive[:, None], mean + unfix(self.centre)[None], self.means)
         factors = jnp.where(sound[:, None, None], factors, self.factors)
-        return FullCovariance(means, factors, self.reg_covar, self.centre)
+        return type(self)(means, factors, self.reg_covar, self.centre)
 
     def log_penalty(self) -> Scalar:
         return jnp.zeros((), self.means.dtype)
@@ -173,7 +173,7 @@ class TiedCovariance(AbstractComponents):
         factor = jnp.linalg.cholesky(covariance + ridge(self.reg_covar, covariance))
         means = jnp.where(alive[:, None], mean + unfix(self.centre)[None], self.means)
         factor = jnp.where(jnp.all(jnp.isfinite(factor)), factor, self.factor)
-        return TiedCovariance(means, factor, self.reg_covar, self.centre)
+        return type(self)(means, factor, self.reg_covar, self.centre)
 
     def log_penalty(self) -> Scalar:
         return jnp.zeros((), self.means.dtype)
@@ -229,10 +229,10 @@ def _log_diagonal(factors: Float[Array, "*k d d"]) -> Float[Array, "*k"]:
 
 
 def _outer_sums(shares: Float[Array, "n k"], x: Float[Array, "n d"]) -> Moments:
-    """Sums of shares times x and times x x'. Components first: the product then reads contiguous memory."""
-    (n, k), d = shares.shape, x.shape[1]
-    heavy = (shares.T[:, None, :] * x.T[None]).reshape(k * d, n)
-    return Moments(shares.T @ x, (heavy @ x).reshape(k, d, d))
+    """Sums of shares times x and times x x', one component after the other: each product then stays in the cache."""
+    columns = x.T
+    second = jax.lax.map(lambda share: (share[None] * columns) @ x, shares.T)
+    return Moments(shares.T @ x, second)
 
 
 def _complete(

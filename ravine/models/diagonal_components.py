@@ -87,7 +87,7 @@ class DiagonalCovariance(AbstractComponents):
         variance = squares / jnp.where(squares > 0, statistics.counts, 1) + unfix(self.reg_covar)
         sound = supported(statistics.counts) & (variance > 0)
         scales = jnp.where(sound, jnp.sqrt(jnp.where(sound, variance, 1)), self.scales)
-        return DiagonalCovariance(mean, scales, self.reg_covar, self.centre)
+        return type(self)(mean, scales, self.reg_covar, self.centre)
 
     def log_penalty(self) -> Scalar:
         return jnp.zeros((), self.means.dtype)
@@ -151,7 +151,7 @@ class SphericalCovariance(AbstractComponents):
         variance = jnp.sum(squares, axis=1) / jnp.where(cells > 0, cells, 1) + unfix(self.reg_covar)
         sound = supported(cells) & (variance > 0)
         scales = jnp.where(sound, jnp.sqrt(jnp.where(sound, variance, 1)), self.scales)
-        return SphericalCovariance(mean, scales, self.reg_covar, self.centre)
+        return type(self)(mean, scales, self.reg_covar, self.centre)
 
     def log_penalty(self) -> Scalar:
         return jnp.zeros((), self.means.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -98,7 +99,7 @@ class Spread(AbstractStart):
 
 
 class Given(AbstractStart):
-    """A start written out: ``weights`` (k), ``means`` (k, d), ``covariances`` in scikit-learn's shapes, as nested tuples."""
+    """A start written out as nested tuples: ``weights`` (k), ``means`` (k, d), ``covariances`` in scikit-learn's shapes."""
 
     weights: tuple[float, ...] = eqx.field(static=True)
     means: tuple[tuple[float, ...], ...] = eqx.field(static=True)
@@ -113,9 +114,9 @@ class Given(AbstractStart):
 
 
 class Prepare(eqx.Module):
-    """What a stage calls before its first step: ``start(batch, key)`` on some of the rows, as one compiled function."""
+    """What a stage calls before its first step: ``start(batch, key=key)`` on some of the rows, in one compiled function."""
 
-    start: eqx.Module = eqx.field(static=True)
+    start: Callable[..., PyTree] = eqx.field(static=True)
     rows: int = eqx.field(static=True, default=10_000)
 
     def __call__(self, model: PyTree, source, *, key: PRNGKeyArray) -> PyTree:
@@ -123,7 +124,7 @@ class Prepare(eqx.Module):
 
 
 @eqx.filter_jit
-def _started(start: eqx.Module, batch: Row, key: PRNGKeyArray) -> PyTree:
+def _started(start: Callable[..., PyTree], batch: Row, key: PRNGKeyArray) -> PyTree:
     return start(batch, key=key)
 
 

@@ -61,7 +61,7 @@ class DiagonalNoise(AbstractNoise):
         return jnp.abs(self.scales)
 
     def maximise(self, squares: Float[Array, " d"], counts: Float[Array, " d"]) -> Self:
-        return DiagonalNoise(_root_mean(squares, counts, self.scales, self.floor), self.floor)
+        return type(self)(_root_mean(squares, counts, self.scales, self.floor), self.floor)
 
 
 class IsotropicNoise(AbstractNoise):
@@ -84,7 +84,7 @@ class IsotropicNoise(AbstractNoise):
         return jnp.full((cells,), jnp.abs(self.scales))
 
     def maximise(self, squares: Float[Array, " d"], counts: Float[Array, " d"]) -> Self:
-        return IsotropicNoise(_root_mean(jnp.sum(squares), jnp.sum(counts), self.scales, self.floor), self.floor)
+        return type(self)(_root_mean(jnp.sum(squares), jnp.sum(counts), self.scales, self.floor), self.floor)
 
 
 def _root_mean(squares: Array, counts: Array, before: Array, floor: Fixed) -> Array:
@@ -206,7 +206,7 @@ class LinearGaussian(AbstractDirected, AbstractConjugate):
         squares = statistics.squares + jnp.sum(theta * explained, axis=1)
         loading, shift = _fold(theta[:, :-1], statistics.causes, held)
         bias = self.bias if held else theta[:, -1] + shift + centre
-        return LinearGaussian(loading, bias, self.noise.maximise(squares, counts), self.centre)
+        return type(self)(loading, bias, self.noise.maximise(squares, counts), self.centre)
 
     def log_penalty(self) -> Scalar:
         return jnp.zeros((), self.loading.dtype)

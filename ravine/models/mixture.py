@@ -96,7 +96,7 @@ class Mixture(AbstractDirected, AbstractConjugate):
     def maximise(self, statistics: PyTree[Array]) -> Self:
         counts, sums = statistics
         floor = jnp.finfo(counts.dtype).eps * jnp.sum(counts)
-        return Mixture(jnp.log((counts + floor) / jnp.sum(counts)), self.components.maximise(sums, counts))
+        return type(self)(jnp.log((counts + floor) / jnp.sum(counts)), self.components.maximise(sums, counts))
 
     def log_penalty(self) -> Scalar:
         return self.components.log_penalty()

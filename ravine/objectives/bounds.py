@@ -9,7 +9,7 @@ from jax.lax import stop_gradient
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ravine._tree import AbstractSchedule
+from ravine._tree import AbstractSchedule, number
 from ravine.core import (
     AbstractDirected,
     AbstractDistribution,
@@ -45,7 +45,7 @@ class ELBO(eqx.Module):
         """The bound of one row, in nats."""
 
         def cost(z: Latent, log_q: Scalar) -> Scalar:
-            return model.log_likelihood(z, row) + self.beta * (model.log_prior(z, row) - log_q)
+            return model.log_likelihood(z, row) + number(self.beta) * (model.log_prior(z, row) - log_q)
 
         return model.posterior(row).expect(cost, self.gradient, key=key)
 
@@ -66,14 +66,16 @@ class AnalyticELBO(eqx.Module):
     def __call__(self, model: AbstractDirected, batch: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Metrics]:
         fit, cells = averaged(lambda row, key: self.terms(model, row, key=key), batch, key=key)
         divergence = jnp.sum(cells)
-        loss = -fit + self.beta * jnp.sum(jnp.maximum(cells, self.free_bits))
+        loss = -fit + number(self.beta) * jnp.sum(jnp.maximum(cells, number(self.free_bits)))
         return loss, {"elbo": fit - divergence, "kl": divergence}
 
     def terms(self, model: AbstractDirected, row: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Float[Array, "..."]]:
         """The reconstruction term and the divergence of each latent cell, for one row, in nats."""
         posterior = model.posterior(row)  # pyright: ignore[reportAttributeAccessIssue]
         if len(posterior.nodes()) != 1:
-            raise TypeError("AnalyticELBO needs a posterior with one stochastic node; use ELBO, whose divergence is sampled.")
+            raise TypeError(
+                "AnalyticELBO needs a posterior with one stochastic node; use ELBO, whose divergence is sampled."
+            )
         fit = posterior.expect(lambda z, log_q: model.log_likelihood(z, row), self.gradient, key=key)
         return fit, _divergence(posterior.nodes()[0], model.prior(row.context))
 
@@ -152,7 +154,9 @@ class DReG(eqx.Module):
 def _differentiable(posterior: AbstractPosterior) -> AbstractPosterior:
     for node in posterior.nodes():
         if not isinstance(node, AbstractReparametrised):
-            raise TypeError(f"This objective needs draws that are differentiable; {type(node).__name__} has none: use ELBO or IWAE.")
+            raise TypeError(
+                f"This objective needs draws that are differentiable; {type(node).__name__} has none: use ELBO or IWAE."
+            )
     return posterior
 
 

@@ -42,7 +42,7 @@ class FactorAnalysis(LatentVariableModel):
     Examples
     --------
     >>> import numpy as np
-    >>> X = np.random.default_rng(0).normal(size=(50, 1)) @ np.ones((1, 3)) + np.random.default_rng(1).normal(size=(50, 3))
+    >>> X = np.random.default_rng(0).normal(size=(50, 3)).cumsum(axis=1)
     >>> FactorAnalysis(latents=1, random_state=0).fit(X).transform(X).shape
     (50, 1)
     """

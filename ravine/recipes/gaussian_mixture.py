@@ -10,11 +10,11 @@ from jaxtyping import PRNGKeyArray
 
 from ravine._jax import Precision
 from ravine._tree import AbstractSchedule
+from ravine.core import Row
 from ravine.data import Schema
 from ravine.estimator import Clusters, LatentVariableModel
 from ravine.models.families import AbstractFamily, AbstractStart, Full, MixtureStart, Prepare, Spread
 from ravine.models.mixture import Mixture
-from ravine.core import Row
 from ravine.rules import EM
 from ravine.train import Stage
 

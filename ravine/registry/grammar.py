@@ -14,7 +14,7 @@ from typing import Any
 from ravine._check import Complaint, complaint, one_line, shown
 from ravine.registry.names import FUNCTIONS, fits, function, hint_text, hints, parts, signature, suited, unknown
 
-LONGEST, DEEPEST = 100_000, 32
+LONGEST, DEEPEST = 1_000_000, 32  # a given start of a mixture is long
 _GRAMMAR = "numbers, quoted text, True, False, None, tuples, lists, dictionaries and parts such as Pathwise(4)"
 _CONSTANTS = {"inf": float("inf"), "nan": float("nan")}
 _STRING = re.compile(r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\"""", re.DOTALL)
@@ -30,7 +30,7 @@ def parse(text: str, expects: Any = None) -> Any:
 
     Parameters
     ----------
-    text : at most 100,000 characters, nested at most 32 deep.
+    text : at most 1,000,000 characters, nested at most 32 deep.
     expects : the annotation of the field that the value is for. Where it allows text, a bare word that is no part is
         text.
 

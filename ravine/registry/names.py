@@ -21,6 +21,8 @@ PARTS: tuple[tuple[str, str | None], ...] = (
     ("ravine.dist", "AbstractLink"),
     ("ravine.evidence", None),
     ("ravine.gradients", None),
+    ("ravine.models.families", "AbstractFamily"),
+    ("ravine.models.families", "AbstractStart"),
     ("ravine.objectives", None),
     ("ravine.rules", None),
 )

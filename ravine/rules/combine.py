@@ -46,7 +46,8 @@ class Repeat(AbstractRule):
         dynamic, static = eqx.partition((model, state), eqx.is_array)
 
         def again(carry: PyTree, k: PRNGKeyArray) -> tuple[PyTree, Metrics]:
-            model, state, metrics = self.rule.step(*eqx.combine(carry, static), batch, key=k, step=step)
+            model, state = eqx.combine(carry, static)
+            model, state, metrics = self.rule.step(model, state, batch, key=k, step=step)
             return eqx.filter((model, state), eqx.is_array), metrics
 
         dynamic, metrics = jax.lax.scan(again, dynamic, jr.split(key, self.times))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from ravine._tree import choose, resolve
+from ravine._tree import all_finite, choose, resolve
 from ravine.core import AbstractRule, Metrics, Objective, Row, Scalar
+
+LEAST_SHARE = 2.0**-10  # a share that fell to zero would never grow back
 
 
 class BestState(eqx.Module):
@@ -26,8 +30,9 @@ class Best(AbstractRule):
     """Train with ``rule``; the model is the one with the lowest ``objective`` on ``held_out`` so far.
 
     Every ``every`` steps the objective is evaluated on the held-out rows, always with the same key, so that two
-    evaluations differ by the model alone. After ``patience`` evaluations without a better one training is over.
-    Before the first evaluation the model is simply the latest.
+    evaluations differ by the model alone (give a schedule in the objective resolved, or it moves the yardstick).
+    After ``patience`` evaluations without a better one training is over. Before the first finite evaluation the model
+    is simply the latest. Metrics are the rule's own, ``held_out``, the lowest loss so far, and ``stopped``.
     """
 
     rule: AbstractRule
@@ -49,14 +54,14 @@ class Best(AbstractRule):
         loss = jax.lax.cond(due, lambda: self._held_out_loss(working, state.key, step), lambda: state.loss)
         better = due & (loss < state.loss) & ~state.stopped
         waited = jnp.where(better, 0, state.waited + due)
-        best = choose(better | jnp.isinf(state.loss), working, model)
+        best = choose((better | jnp.isinf(state.loss)) & ~state.stopped, working, model)
         stopped = state.stopped | (waited >= self.patience)
         state = BestState(working, inner, state.key, jnp.where(better, loss, state.loss), waited, stopped)
         return best, state, metrics | {"held_out": state.loss, "stopped": stopped}
 
     def _held_out_loss(self, model: PyTree, key: PRNGKeyArray, step: Int[Array, ""]) -> Scalar:
         loss = resolve(self.objective, step)(model, self.held_out, key=key)[0]
-        return jnp.where(jnp.isfinite(loss), loss, jnp.inf)
+        return jnp.where(jnp.isfinite(loss), loss, jnp.inf).astype(float)
 
 
 class GuardedState(eqx.Module):
@@ -68,10 +73,11 @@ class GuardedState(eqx.Module):
 
 
 class Guarded(AbstractRule):
-    """Undo a step whose loss or gradient is not finite, and take smaller steps for a while.
+    """Undo a step whose metrics, or whose model, are not finite, and take smaller steps for a while.
 
     After such a step the model and the rule's state are as before it, and the share of each following step that is
-    taken is halved; it grows back by ``growth`` per good step. ``metrics["undone"]`` counts them.
+    taken is halved, down to `LEAST_SHARE`; it grows back by ``growth`` per good step. ``metrics["undone"]`` counts
+    them; the other metrics stay as they came.
     """
 
     rule: AbstractRule
@@ -84,18 +90,24 @@ class Guarded(AbstractRule):
         self, model: PyTree, state: GuardedState, batch: Row, *, key: PRNGKeyArray, step: Int[Array, ""]
     ) -> tuple[PyTree, GuardedState, Metrics]:
         after, inner, metrics = self.rule.step(model, state.inner, batch, key=key, step=step)
-        good = jnp.all(jnp.stack([jnp.isfinite(value) for value in jax.tree.leaves(metrics)]))
-        share = jnp.where(good, state.share, 0.0)
-        after = jax.tree.map(lambda new, old: _part_way(new, old, share), after, model)
-        grown = jnp.minimum(1.0, state.share * self.growth)
+        after = jax.tree.map(lambda new, old: _part_way(new, old, state.share), after, model)
+        good = all_finite(metrics) & _stays_finite(after, model)
+        share = jnp.where(good, state.share * self.growth, 0.5 * state.share)
         undone = state.undone + ~good
-        state = GuardedState(choose(good, inner, state.inner), jnp.where(good, grown, 0.5 * state.share), undone)
-        metrics = {name: jnp.where(good, value, 0).astype(value.dtype) for name, value in metrics.items()}
-        return after, state, metrics | {"undone": undone}
+        state = GuardedState(choose(good, inner, state.inner), jnp.clip(share, LEAST_SHARE, 1.0), undone)
+        return choose(good, after, model), state, metrics | {"undone": undone}
 
 
 def _part_way(new: PyTree, old: PyTree, share: Scalar) -> PyTree:
     if not eqx.is_inexact_array(new):
         return new
-    part = jnp.where(share > 0, old + share.astype(new.dtype) * (new - old), old)
-    return jnp.where(share == 1, new, part)
+    # what did not move stays to the bit: infinity minus infinity is NaN
+    part = (share < 1) & (new != old)
+    return jnp.where(part, old + share.astype(new.dtype) * (new - old), new)
+
+
+def _stays_finite(new: PyTree, old: PyTree) -> Bool[Array, ""]:
+    """False when a number that was finite no longer is."""
+    trees = (eqx.filter(tree, eqx.is_inexact_array) for tree in (new, old))
+    lost = jax.tree.map(lambda a, b: jnp.any(jnp.isfinite(b) & ~jnp.isfinite(a)), *trees)
+    return ~functools.reduce(jnp.logical_or, jax.tree.leaves(lost), jnp.array(False))

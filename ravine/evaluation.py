@@ -1,0 +1,58 @@
+"""A mean log-likelihood, and everything needed to compare it with another."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ravine.core import Direction, LogLikelihood
+from ravine.data import Schema
+
+
+class Evaluation(NamedTuple):
+    """Mean log-likelihood of some rows, and everything needed to compare it with another.
+
+    ``log_likelihood`` and ``standard_error`` are in nats per row; the error is that of the mean over the rows and
+    includes the Monte Carlo noise. ``bits_per_dim`` is in bits per observed cell. ``direction`` says on which side of
+    the truth the value is expected.
+    """
+
+    log_likelihood: float
+    standard_error: float
+    rows: int
+    bits_per_dim: float
+    direction: Direction
+    method: str
+    measure: str
+    treated: str
+    seed: int
+
+    def __str__(self) -> str:
+        kind = {"lower": "lower bound", "upper": "upper bound"}.get(self.direction, self.direction)
+        number = f"{self.log_likelihood:.3f} +- {self.standard_error:.3f} nats per row"
+        return f"{number} ({kind}, {self.method}, {self.rows} rows; {self.treated})"
+
+
+def evaluation(got: LogLikelihood, cells: int, schema: Schema, seed: int) -> Evaluation:
+    """The evaluation of rows that observe so many cells in all.
+
+    Examples
+    --------
+    >>> got = LogLikelihood(np.array([-2.0, -4.0]), np.zeros(2), "exact", "closed-form")
+    >>> print(evaluation(got, 4, Schema((2,), "real"), seed=0))
+    -3.000 +- 1.000 nats per row (exact, closed-form, 2 rows; 2 real cells)
+    """
+    rows, total = len(got.value), float(np.sum(got.value))
+    spread = float(np.std(got.value, ddof=1)) if rows > 1 else float(got.standard_error[0])
+    return Evaluation(
+        log_likelihood=total / rows,
+        standard_error=spread / rows**0.5,
+        rows=rows,
+        bits_per_dim=-total / (max(cells, 1) * float(np.log(2.0))),
+        direction=got.direction,
+        method=got.method,
+        measure=schema.measure,
+        treated=schema.describe(),
+        seed=seed,
+    )
