@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ravine.data import dataset_names as dataset_names
     from ravine.data import load_dataset as load_dataset
     from ravine.data import read_table as read_table
-    from ravine.estimator import Evaluation as Evaluation
     from ravine.estimator import LatentVariableModel as LatentVariableModel
+    from ravine.evaluation import Evaluation as Evaluation
     from ravine.recipes.factor_analysis import FactorAnalysis as FactorAnalysis
     from ravine.recipes.factor_analysis import VariationalFactorAnalysis as VariationalFactorAnalysis
     from ravine.recipes.gaussian_mixture import GaussianMixture as GaussianMixture
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "VAE": "ravine.recipes.vae",
-    "Evaluation": "ravine.estimator",
+    "Evaluation": "ravine.evaluation",
     "FactorAnalysis": "ravine.recipes.factor_analysis",
     "GaussianMixture": "ravine.recipes.gaussian_mixture",
     "LatentVariableModel": "ravine.estimator",

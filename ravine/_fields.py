@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import numbers
 import re
@@ -25,16 +26,17 @@ def check_fields(recipe: Any) -> None:
 
     Examples
     --------
-    >>> class Recipe:
+    >>> @dataclasses.dataclass
+    ... class Recipe:
     ...     latents: int = 0
     >>> check_fields(Recipe())
     Traceback (most recent call last):
     ravine._check.Complaint: Recipe, latents: expected a whole number of at least 1, got 0; change it.
     """
-    for name, hint in typing.get_type_hints(type(recipe)).items():
-        if typing.get_origin(hint) is not typing.ClassVar:
-            value = getattr(recipe, name)
-            require(_holds(value, hint), f"{type(recipe).__name__}, {name}", _words(hint), shown(value), "change it")
+    hints = typing.get_type_hints(type(recipe))
+    for name in (field.name for field in dataclasses.fields(recipe)):
+        value, what = getattr(recipe, name), f"{type(recipe).__name__}, {name}"
+        require(_holds(value, hints[name]), what, _words(hints[name]), shown(value), "change it")
 
 
 def _holds(value: Any, hint: Any) -> bool:
@@ -52,7 +54,7 @@ def _holds(value: Any, hint: Any) -> bool:
     if isinstance(value, (bool, np.bool_)) or hint is bool:
         return hint is bool and isinstance(value, (bool, np.bool_))
     if hint is int:
-        return isinstance(value, numbers.Integral) and value >= 1
+        return isinstance(value, numbers.Integral) and int(value) >= 1
     if hint is float:
         return isinstance(value, numbers.Real) and math.isfinite(value)
     return isinstance(value, hint) if isinstance(hint, type) else True

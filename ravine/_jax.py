@@ -46,9 +46,32 @@ def local_devices() -> int:
 
 
 def spread_rows(batch: PyTree[Array], rows: int) -> PyTree[Array]:
-    """Ask that the rows of a batch be divided among the local devices, as many as divide it evenly."""
-    devices = int(np.gcd(rows, jax.local_device_count()))
-    if devices == 1:
+    """Ask that the rows of a batch be divided among the local devices, in as many shares as divide it evenly.
+
+    All devices take part, with copies of a share where there are fewer shares than devices, and always as the same
+    mesh of prime sides: a program on another mesh could not go on with what this one left.
+    """
+    left = int(np.gcd(rows, jax.local_device_count()))
+    if left == 1:
         return batch
-    mesh = Mesh(np.asarray(jax.local_devices()[:devices]), ("rows",))
-    return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec("rows")))
+    sides, along = prime_factors(jax.local_device_count()), []
+    for axis, side in enumerate(sides):
+        if left % side == 0:
+            along.append(f"rows{axis}")
+            left //= side
+    mesh = Mesh(np.asarray(jax.local_devices()).reshape(sides), tuple(f"rows{axis}" for axis in range(len(sides))))
+    return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec(tuple(along))))
+
+
+def prime_factors(n: int) -> list[int]:
+    """The primes whose product is ``n``.
+
+    Examples
+    --------
+    >>> prime_factors(12)
+    [2, 2, 3]
+    """
+    for p in range(2, n + 1):
+        if n % p == 0:
+            return [p, *prime_factors(n // p)]
+    return []

@@ -101,7 +101,7 @@ def keep_lines_up_to(folder: Path, stage: int, step: int) -> None:
     beside.replace(path)
 
 
-def _last_or_mean(name: str, values: np.ndarray) -> float | bool:
+def _last_or_mean(name: str, values: np.ndarray) -> float | bool | None:
     if values.dtype == bool:
         return bool(values[-1])
     finite = values[np.isfinite(values)]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, UInt32
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, PyTree, UInt32
 
 
 class Fixed(eqx.Module):
@@ -217,7 +217,7 @@ def parameter_count(tree: PyTree) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(trainable(tree)[0]))
 
 
-def row_keys(key: PRNGKeyArray, cells: PyTree[Array]) -> PRNGKeyArray:
+def row_keys(key: PRNGKeyArray, cells: PyTree[Array]) -> Key[Array, " n"]:
     """One key per row that depends on ``key`` and on what that row holds, not on its neighbours.
 
     ``cells`` has a leading axis of rows on every leaf. Equal rows get equal keys.

@@ -14,6 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 Scalar = Float[Array, ""]
@@ -262,8 +263,8 @@ class LogLikelihood(NamedTuple):
     ``value`` and ``standard_error`` (Monte Carlo, per row; 0 when exact) are in nats per row.
     """
 
-    value: Float[Array, " n"]
-    standard_error: Float[Array, " n"]
+    value: Float[Array | np.ndarray, " n"]
+    standard_error: Float[Array | np.ndarray, " n"]
     direction: Direction
     method: str
 

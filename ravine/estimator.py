@@ -7,7 +7,7 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast, get_args
 
 import equinox as eqx
 import jax
@@ -20,24 +20,26 @@ from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-import ravine
 from ravine import verbs
 from ravine._check import require, whole
 from ravine._containers import as_given, flattened, framed, image_axes
 from ravine._fields import check_fields
 from ravine._jax import Precision, key_from_words, key_words, precision
-from ravine._spell import kebab, spell
-from ravine._tree import parameter_count
+from ravine._record import record, schema_of, texts
 from ravine.checkpoint import load_run, save_run
-from ravine.core import AbstractEvidence, AbstractLatentModel, LogLikelihood, Row
+from ravine.core import AbstractDirected, AbstractEvidence, AbstractLatentModel, LogLikelihood, Row
 from ravine.data import ArraySource, MappedSource, Schema
 from ravine.data import rows as rows_of
+from ravine.data.plan import Kind
 from ravine.evaluation import Evaluation, evaluation
 from ravine.evidence import Exact
 from ravine.fitting import Plan, blank, fit, one_pass, plan, split, started
 from ravine.rules import EM
 from ravine.train import Stage, Subset, train_together
 from ravine.trial import Trial
+
+KINDS: tuple[str, ...] = get_args(Kind)
+MAPPED_BYTES = 2**27  # memory-mapped arrays of more bytes are read as they are needed
 
 
 def _continues(recipe: LatentVariableModel) -> bool:
@@ -50,6 +52,7 @@ class LatentVariableModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     """A recipe: hyper-parameters that say which parts. Subclasses are keyword-only dataclasses by themselves.
 
     A recipe defines ``build(schema, *, key) -> model`` and ``stages(rows) -> list[Stage]``; every verb follows.
+    ``kinds`` are the kinds of cells that its model can hold.
 
     Parameters
     ----------
@@ -68,7 +71,7 @@ class LatentVariableModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     particles : draws per row behind an imputation that has no closed form.
     precision : ``"float32"`` or ``"float64"`` for training and every verb.
     progress : show a progress bar; None shows one when standard error is a terminal.
-    random_state : seed or numpy generator; a given seed fixes every result.
+    random_state : seed or `numpy.random.RandomState`; a given seed fixes every result.
     """
 
     kind: str | None = None
@@ -86,6 +89,7 @@ class LatentVariableModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     progress: bool | None = None
     random_state: Any = None
 
+    kinds: ClassVar[tuple[str, ...]] = KINDS
     trials: ClassVar[Mapping[str, Trial]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -128,9 +132,12 @@ class LatentVariableModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         -------
         The estimator itself.
         """
-        values = self._begin(X)
+        require(not resume or folder is not None, "resume", "a folder to go on from", "None", "name it: folder=...")
+        values, weight = self._begin(X, sample_weight)
+        if folder is not None:
+            texts(self)  # what cannot be written is refused before training
         with precision(self.precision):
-            done = fit(self, self._plan(values, sample_weight, held_out), None if folder is None else Path(folder), resume)
+            done = fit(self, self._plan(values, weight, held_out), None if folder is None else Path(folder), resume)
             self._remember(done.state.model, jr.key(self.seed_))
         self.history_, self.seconds_, self.complete_ = done.history, done.seconds, done.complete
         return self
@@ -141,26 +148,34 @@ class LatentVariableModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         A number draws that many seeds from ``random_state``. Whether the fits run side by side in one program or one
         after another is decided by timing both.
         """
-        if isinstance(seeds, int):
-            seeds = check_random_state(self.random_state).randint(2**31 - 1, size=seeds).tolist()
-        fits = [clone(self).set_params(random_state=int(seed)) for seed in seeds]
+        drawn = (
+            seeds
+            if isinstance(seeds, Sequence)
+            else check_random_state(self.random_state).randint(2**31 - 1, size=whole("seeds", seeds)).tolist()
+        )
+        fits = [clone(self).set_params(random_state=int(seed)) for seed in drawn]
         with precision(self.precision):
-            plans = [one._plan(one._begin(X), sample_weight) for one in fits]
+            plans = [one._plan(*one._begin(X, sample_weight)) for one in fits]
             models, stages, sources, keys = zip(*plans, strict=True)
-            started = time.perf_counter()
+            before = time.perf_counter()
             states = train_together(models, stages, sources, keys=keys)
             for one, state in zip(fits, states, strict=True):
                 one._remember(state.model, jr.key(one.seed_))
-                one.history_, one.seconds_, one.complete_ = [], time.perf_counter() - started, True
+                one.history_, one.seconds_, one.complete_ = [], time.perf_counter() - before, True
         return fits
 
-    def _begin(self, X: Any) -> np.ndarray:
-        values = self._learn_schema(X)
+    def _begin(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """What is settled before there is a model: fields, columns, weights, schema, seed."""
+        check_fields(self)
+        share = "a share of at least 0 and below 1"
+        require(0 <= self.validation < 1, "validation", share, f"{self.validation}", "change it")
+        values, weight = self._weighted(self._checked(X, reset=True), sample_weight)
+        self.schema_ = schema_of(self, values, getattr(self, "feature_names_in_", None), image_axes(X))
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
-        return values
+        return values, weight
 
-    def _plan(self, values: np.ndarray, sample_weight: Any, held_out: Any = None) -> Plan:
-        weight, key = self._weight(values, sample_weight), jr.key(self.seed_)
+    def _plan(self, values: np.ndarray, weight: np.ndarray | None, held_out: Any = None) -> Plan:
+        key = jr.key(self.seed_)
         places, held = split(len(values), 0.0 if held_out is not None else self.validation, key_words(key))
         kept = None
         if held_out is not None:
@@ -169,19 +184,21 @@ class LatentVariableModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             kept = self._row(values[held], None if weight is None else weight[held])
         return plan(self, self.schema_, Subset(self._source(values, weight), places), kept, key=key)
 
-    def _weight(self, values: np.ndarray, sample_weight: Any) -> np.ndarray | None:
+    def _weighted(self, values: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """The rows that count, and how much; a mapped file keeps all of its rows."""
         if sample_weight is None:
-            return None
-        return _check_sample_weight(sample_weight, values, ensure_non_negative=True)
+            return values, None
+        weight = _check_sample_weight(sample_weight, values, ensure_non_negative=True)
+        counts = weight > 0
+        return (values, weight) if isinstance(values, np.memmap) or counts.all() else (values[counts], weight[counts])
 
     @available_if(_continues)
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """One ordered pass over ``X`` by the last stage's rule, going on from what was learned before."""
         first = not hasattr(self, "model_")
-        values = self._begin(X) if first else self._checked(X)
+        values, weight = self._begin(X, sample_weight) if first else self._weighted(self._checked(X), sample_weight)
         with precision(self.precision):
-            key = jr.key(self.seed_)
-            source = self._source(values, self._weight(values, sample_weight))
+            key, source = jr.key(self.seed_), self._source(values, weight)
             if first:
                 self._remember(started(self, self.schema_, source, key=key), key)
             self.model_, self._going = one_pass(self, self.model_, self.schema_, source, self._going, key=key)
@@ -191,11 +208,15 @@ class LatentVariableModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
 
     def score_samples(self, X: Any) -> np.ndarray:
         """log p(x) of every row in nats, in the units of ``X``; see `log_likelihood` for what kind of number it is."""
-        return self.log_likelihood(X).value
+        return np.asarray(self.log_likelihood(X).value)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Mean of `score_samples`, in nats per row."""
-        return float(np.average(self.score_samples(X), weights=sample_weight))
+        values = self.score_samples(X)
+        weight = (
+            None if sample_weight is None else _check_sample_weight(sample_weight, values, ensure_non_negative=True)
+        )
+        return float(np.average(values, weights=weight))
 
     def log_likelihood(self, X: Any) -> LogLikelihood:
         """log p(x) per row in nats with its Monte Carlo standard error, direction and method."""
@@ -204,19 +225,16 @@ class LatentVariableModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             row = self._row(values)
             got = verbs.log_likelihood(self.model_, self.evidence, row, self.schema_.draw(), key=self._key())
             log_det = np.asarray(self.schema_.log_det(row.mask))
-        direction = "lower" if self.schema_.dequantise != "none" else got.direction
-        return LogLikelihood(np.asarray(got.value, float) + log_det, np.asarray(got.standard_error, float), direction, got.method)
+        direction = got.direction
+        if self.schema_.dequantise != "none":  # E_u[log p(x + u)] <= log P(x)
+            direction = "lower" if direction in ("exact", "lower") else "estimate"
+        value, error = (np.asarray(part, float) for part in (got.value, got.standard_error))
+        return LogLikelihood(value + log_det, error, direction, got.method)
 
     def evaluate(self, X: Any) -> Evaluation:
         """The mean log-likelihood of ``X`` with its standard error, units, direction, method and treatment."""
-        got = self.log_likelihood(X)
-        rows = len(got.value)
-        spread = np.std(got.value, ddof=1) if rows > 1 else got.standard_error[0]
-        mean, schema = float(np.mean(got.value)), self.schema_
-        bits = -mean / (schema.width * np.log(2.0))
-        return Evaluation(
-            mean, float(spread / np.sqrt(rows)), rows, bits, got.direction, got.method, schema.measure, schema.describe(), self.seed_
-        )
+        cells = int(np.count_nonzero(~np.isnan(self._ready(X))))
+        return evaluation(self.log_likelihood(X), cells, self.schema_, self.seed_)
 
     def transform(self, X: Any) -> np.ndarray:
         """Posterior mean of the latent causes, shape (rows, latents); missing cells are allowed for."""
@@ -225,27 +243,31 @@ class LatentVariableModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     def inverse_transform(self, Z: Any) -> np.ndarray:
         """Expected row for given latents, in the units of the training data; shape (rows, columns)."""
         check_is_fitted(self)
-        latents = np.atleast_2d(np.asarray(Z))
-        if latents.shape[1] != self._n_features_out:
-            raise ValueError(f"Z must have {self._n_features_out} columns, one per latent, got {latents.shape[1]}.")
-        dtype = latents.dtype if np.issubdtype(latents.dtype, np.floating) else np.dtype(float)
+        latents, width = check_array(Z, dtype=[np.float64, np.float32]), self._n_features_out
+        got = latents.shape[1]
+        require(got == width, "Z", f"{width} columns, one for each latent", f"{got}", "give what transform returns")
         with precision(self.precision):
-            means = verbs.decoded_mean(self.model_, latents.astype(self.precision), self._latent_like())
-        return self._outward(means).astype(dtype)
+            means = verbs.decoded_mean(
+                cast(AbstractDirected, self.model_), latents.astype(self.precision), self._latent_like()
+            )
+        return self._outward(self.schema_.decode(means) - self._noise_mean()).astype(latents.dtype)
 
-    def reconstruct(self, X: Any) -> np.ndarray:
+    def reconstruct(self, X: Any) -> Any:
         """Every row as the model expects it, given the posterior mean of its latents."""
-        return _as_given(X, self.inverse_transform(self._latents(X)))
+        return as_given(X, self.inverse_transform(self._latents(X)))
 
-    def sample(self, n_samples: int = 1, *, random_state: Any = None) -> np.ndarray:
-        """New rows, shape (n_samples, columns). The first rows stay the same when more are asked for."""
+    def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Any:
+        """New rows, shape (n_samples, columns); a DataFrame where the model was fitted on one.
+
+        The first rows stay the same when more are asked for.
+        """
         check_is_fitted(self)
-        if int(n_samples) < 1:
-            raise ValueError(f"n_samples must be at least 1, got {n_samples}.")
+        rows = whole("n_samples", n_samples)
         with precision(self.precision):
-            key = self._key() if random_state is None else jr.key(int(check_random_state(random_state).randint(2**31 - 1)))
-            drawn = verbs.samples(self.model_, int(n_samples), key=jr.fold_in(key, 2))
-        return self._framed(self._outward(drawn))
+            seed = None if random_state is None else int(check_random_state(random_state).randint(2**31 - 1))
+            key = jr.fold_in(self._key() if seed is None else jr.key(seed), 2)
+            drawn = verbs.samples(self.model_, rows, key=key)
+        return framed(self._outward(self.schema_.point(drawn)), getattr(self, "feature_names_in_", None))
 
     def impute(self, X: Any, draws: int | None = None) -> Any:
         """Fill the missing cells; an observed cell is never altered.
@@ -253,47 +275,34 @@ class LatentVariableModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         Parameters
         ----------
         X : rows with NaN where a cell is missing.
-        draws : None for one completed table: the conditional mean of real cells, the most plausible value of
-            discrete ones. A number m gives m conditional draws, shape (m, rows, columns). Draws use the fitted
-            parameters as if they were known, so they understate the uncertainty.
+        draws : None for one completed table of the kind of X: the conditional mean of real cells, the most plausible
+            value of discrete ones. A number m gives m conditional draws as an array of shape (m, *X.shape). Draws use
+            the fitted parameters as if they were known, so they understate the uncertainty.
         """
         values = self._ready(X)
         with precision(self.precision):
             row, draw, key = self._row(values), self.schema_.draw(), jr.fold_in(self._key(), 3)
             if draws is None:
-                made = self.schema_.point(verbs.completed(self.model_, row, draw, self.particles, key=key))
+                made = verbs.completed(self.model_, row, draw, self.particles, key=key)
             else:
-                made = self._outward(verbs.completions(self.model_, row, draw, self.particles, draws, key=key))
-        made = np.where(np.isnan(values), made.reshape(*made.shape[: made.ndim - row.x.ndim + 1], -1), values)
-        return _as_given(X, made.astype(values.dtype)) if draws is None else made.astype(values.dtype)
+                count = whole("draws", draws)
+                made = verbs.completions(self.model_, row, draw, self.particles, count, key=key)
+        made = np.where(np.isnan(values), self._outward(self.schema_.point(made)), values)
+        return as_given(X, made.astype(values.dtype))
 
     # --- files
 
-    def save(self, folder: str | Path, numbers: dict[str, Any] | None = None) -> Path:
-        """Write the fitted model to a folder: arrays as safetensors, everything else as JSON; `ravine.load` reads it."""
+    def save(self, folder: str | Path, figures: dict[str, Any] | None = None) -> Path:
+        """Write the fitted model to a folder, arrays as safetensors and all else as JSON; `ravine.load` reads it."""
         check_is_fitted(self)
-        save_run(folder, self.model_, self._record(numbers or {}))
+        save_run(folder, self.model_, record(self, figures or {}))
         return Path(folder)
 
-    def _record(self, numbers: dict[str, Any]) -> dict[str, Any]:
-        fitted = {"features": int(self.n_features_in_), "seed": self.seed_, "rows": self.schema_.rows}
-        if hasattr(self, "feature_names_in_"):
-            fitted["names"] = [str(name) for name in self.feature_names_in_]
-        return {
-            "ravine": ravine.__version__,
-            "recipe": kebab(type(self).__name__),
-            "fields": {name: spell(value) for name, value in self.get_params(deep=False).items()},
-            "schema": self.schema_.to_json(),
-            "versions": {"jax": jax.__version__, "equinox": eqx.__version__, "numpy": np.__version__},
-            "data": fitted,
-            "numbers": {"parameters": parameter_count(self.model_), **numbers},
-        }
-
     @classmethod
-    def _restore(cls, record: dict[str, Any], fields: dict[str, Any], folder: Path) -> Self:
+    def _restore(cls, kept: dict[str, Any], fields: dict[str, Any], folder: Path) -> Self:
         """The fitted estimator a record describes, with the arrays of its folder."""
-        made, fitted = cls(**fields), record["data"]
-        made.schema_ = Schema.from_json(record["schema"])
+        made, fitted = cls(**fields), kept["data"]
+        made.schema_ = Schema.from_json(kept["schema"])
         made.n_features_in_, made.seed_ = int(fitted["features"]), int(fitted["seed"])
         if "names" in fitted:
             made.feature_names_in_ = np.asarray(fitted["names"], dtype=object)
@@ -320,35 +329,20 @@ class LatentVariableModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
 
     # --- between the user's arrays and the model's rows
 
-    def _learn_schema(self, X: Any) -> np.ndarray:
-        shape = tuple(np.shape(X)[1:])
-        values = self._checked(X, reset=True)
-        names = getattr(self, "feature_names_in_", None)
-        self.schema_ = Schema.infer(
-            values,
-            kind=self.kind,
-            levels=self.levels,
-            binarise=self.binarise,
-            threshold=self.threshold,
-            dequantise=self.dequantise,
-            standardise=self.standardise,
-            names=None if names is None else tuple(str(name) for name in names),
-            image_shape=shape if len(shape) > 1 else None,
-        )
-        return values
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
 
     def _ready(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
         return self._checked(X)
 
     def _checked(self, X: Any, reset: bool = False) -> np.ndarray:
-        if isinstance(X, np.memmap) and X.ndim == 2 and not reset and X.shape[1] == self.n_features_in_:
-            return X
-        if isinstance(X, np.memmap) and X.ndim == 2 and reset:
-            self.n_features_in_ = X.shape[1]
-            return X
-        if getattr(X, "ndim", 2) > 2:
-            X = np.asarray(X).reshape(len(X), -1)
+        X = flattened(X)
+        if isinstance(X, np.memmap) and X.nbytes > MAPPED_BYTES:  # its cells are checked as they are read
+            return validate_data(self, X, skip_check_array=True, reset=reset)
         return validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", reset=reset)
 
     def _row(self, values: np.ndarray, weight: np.ndarray | None = None) -> Row:
@@ -378,11 +372,12 @@ class LatentVariableModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         return means.astype(values.dtype)
 
     def _outward(self, values: np.ndarray) -> np.ndarray:
-        made = np.asarray(self.schema_.decode(values))
-        return made.reshape(*made.shape[: made.ndim - len(self.schema_.shape)], -1)
+        """One vector a row, whatever the shape of a row is to the model."""
+        return values.reshape(*values.shape[: values.ndim - len(self.schema_.shape)], -1)
 
-    def _framed(self, values: np.ndarray) -> np.ndarray:
-        return values.astype(float)
+    def _noise_mean(self) -> float:
+        """What the noise of dequantisation adds to a cell on average."""
+        return 0.5 if self.schema_.dequantise == "uniform" else 0.0
 
 
 class Clusters:
@@ -399,11 +394,3 @@ class Clusters:
 
 def _is_shape(leaf: Any) -> bool:
     return isinstance(leaf, jax.ShapeDtypeStruct) or eqx.is_array(leaf)
-
-
-def _as_given(X: Any, values: np.ndarray) -> Any:
-    """The values in the kind of container, with the index and columns, that the user gave."""
-    if hasattr(X, "iloc"):
-        return type(X)(values, index=X.index, columns=X.columns)
-    shape = np.shape(X)
-    return values.reshape(shape) if len(shape) > 2 else values

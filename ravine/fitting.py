@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from ravine.verbs import drawn
 HELD_OUT_AT_MOST = 10_000
 
 
+@runtime_checkable
 class Recipe(Protocol):
     """What fitting needs to know of a recipe."""
 

@@ -88,11 +88,9 @@ class Chain(AbstractPosterior):
         check(gradient, self)
         if isinstance(gradient, AbstractTrajectoryGradient):
             return gradient.over(cost, self, key=key)
-        return self._nested(cost, gradient, (), 0.0, key)
+        return self._nested(cost, gradient, (), jnp.asarray(0.0), key)
 
-    def _nested(
-        self, cost: Cost, gradient: AbstractGradient, z: tuple, log_q: Scalar | float, key: PRNGKeyArray
-    ) -> Scalar:
+    def _nested(self, cost: Cost, gradient: AbstractGradient, z: tuple, log_q: Scalar, key: PRNGKeyArray) -> Scalar:
         if len(z) > len(self.steps):
             return cost(z, log_q)
         here, below = jr.split(key)

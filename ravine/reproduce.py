@@ -11,9 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from ravine._check import complaint
 from ravine.checkpoint import write_json
 from ravine.data import Dataset, load_dataset
-from ravine.estimator import Evaluation, LatentVariableModel
+from ravine.estimator import LatentVariableModel
+from ravine.evaluation import Evaluation
 from ravine.registry import made, reading, recipe
 from ravine.trial import Trial
 
@@ -44,7 +46,8 @@ def trial_of(name: str, scale: str) -> Trial:
     """The trial a recipe declares for a scale."""
     trials = recipe(name).trials
     if scale not in trials:
-        raise ValueError(f"{name} has no {scale} trial: expected one of {', '.join(trials) or 'none'}.")
+        has, do = ", ".join(trials) or "none", "see ravine info" if trials else "fit it to data of your own"
+        raise complaint(f"trials of {name}", f"one of {has}" if trials else "at least one", scale, do)
     return trials[scale]
 
 

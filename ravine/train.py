@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -21,6 +21,7 @@ from ravine.core import AbstractRule, Metrics, Row, rows_in, weights
 Prepare = Callable[..., PyTree]
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where rows come from: an array in memory, or a file too large for it."""
 
@@ -95,17 +96,17 @@ def train(
     >>> bool(last.state.model[0] > 0.04)
     True
     """
-    state = begin(model, stages, 0, source, key=key) if state is None else state
-    while int(state.stage) < len(stages):
-        i = int(state.stage)
-        for chunk_done in _run_stage(state, stages[i], source, chunk, seconds):
-            state = chunk_done.state
-            over = int(state.step) >= stages[i].steps or bool(chunk_done.metrics.get("stopped", np.zeros(1))[-1])
+    now = begin(model, stages, 0, source, key=key) if state is None else state
+    while int(now.stage) < len(stages):
+        i = int(now.stage)
+        for chunk_done in _run_stage(now, stages[i], source, chunk, seconds):
+            now = chunk_done.state
+            over = int(now.step) >= stages[i].steps or bool(chunk_done.metrics.get("stopped", np.zeros(1))[-1])
             if over and i + 1 < len(stages):
-                state = begin(state.model, stages, i + 1, source, key=state.key)
+                now = begin(now.model, stages, i + 1, source, key=now.key)
             elif over:
-                state = eqx.tree_at(lambda s: s.stage, state, jnp.asarray(i + 1))
-            yield chunk_done._replace(state=state)
+                now = eqx.tree_at(lambda s: s.stage, now, jnp.asarray(i + 1))
+            yield chunk_done._replace(state=now)
             if over:
                 break
 
@@ -140,17 +141,8 @@ def _run_stage(state: TrainState, stage: Stage, source: Source, chunk: int, seco
         count = min(pace.steps, stage.steps - step)
         rows, places = _wanted(stage, source, key, step, count, chunk)
         started = time.perf_counter()
-        model, inner, metrics = _advance(
-            rule,
-            (state.model, state.rule),
-            rows,
-            places,
-            key,
-            jnp.asarray(step),
-            jnp.asarray(count),
-            chunk,
-            stage.ordered,
-        )
+        span = (jnp.asarray(step), jnp.asarray(count), chunk, stage.ordered)
+        model, inner, metrics = _advance(rule, (state.model, state.rule), rows, places, key, *span)
         metrics = {name: np.asarray(values)[:count] for name, values in metrics.items()}
         pace.took(count, time.perf_counter() - started)
         step += count
@@ -322,9 +314,9 @@ def _run_together(
         times, after, stopped = [], states, False
         for way in ways:
             if len(ways) > 1:
-                way(states, stages, sources, step, count, chunk)  # compile before timing
+                jax.block_until_ready(way(states, stages, sources, step, count, chunk))  # compile before timing
             started = time.perf_counter()
-            after, stopped = way(states, stages, sources, step, count, chunk)
+            after, stopped = jax.block_until_ready(way(states, stages, sources, step, count, chunk))
             times.append(time.perf_counter() - started)
         ways = [ways[int(np.argmin(times))]]
         pace.took(count, min(times))
@@ -352,10 +344,8 @@ def _one_after_another(
     for state, stage, source in zip(states, stages, sources, strict=True):
         key = _stage_keys(state.key, int(state.stage))[2]
         rows, places = _wanted(stage, source, key, step, count, chunk)
-        start = (state.model, state.rule)
-        model, rule, metrics = _advance(
-            as_arrays(stage.rule), start, rows, places, key, jnp.asarray(step), jnp.asarray(count), chunk, stage.ordered
-        )
+        start, span = (state.model, state.rule), (jnp.asarray(step), jnp.asarray(count), chunk, stage.ordered)
+        model, rule, metrics = _advance(as_arrays(stage.rule), start, rows, places, key, *span)
         after.append(TrainState(state.stage, jnp.asarray(step + count), model, rule, state.key))
         stopped.append(_has_stopped(metrics, count))
     return after, all(stopped)
@@ -369,18 +359,8 @@ def _side_by_side(
     places = None if wanted[0][1] is None else np.stack([places for _, places in wanted if places is not None])
     rules, common = _stacked_rules([as_arrays(s.rule) for s in stages])
     starts = stacked([(s.model, s.rule) for s in states])
-    model, rule, metrics = _advance_together(
-        rules,
-        common,
-        starts,
-        wanted[0][0],
-        places,
-        jnp.stack(keys),
-        jnp.asarray(step),
-        jnp.asarray(count),
-        chunk,
-        stages[0].ordered,
-    )
+    span = (jnp.asarray(step), jnp.asarray(count), chunk, stages[0].ordered)
+    model, rule, metrics = _advance_together(rules, common, starts, wanted[0][0], places, jnp.stack(keys), *span)
     models, inner, n = unstacked(model, len(states)), unstacked(rule, len(states)), jnp.asarray(step + count)
     after = [TrainState(s.stage, n, m, r, s.key) for s, m, r in zip(states, models, inner, strict=True)]
     return after, all(_has_stopped(m, count) for m in unstacked(metrics, len(states)))

@@ -246,7 +246,7 @@ def test_a_mapped_file_is_never_copied_whole(mapped):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert block.x.shape == (128, 100)
-    assert peak < on_disk.nbytes  # working space is a constant, here more than half of the file
+    assert peak < 0.75 * on_disk.nbytes  # working space is a constant, whatever the size of the file
     with pytest.raises(ValueError, match="give a batch size"):
         source.all()
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
 import ravine
 
 app = App(
-    name="ravine", version=ravine.__version__, help="Latent-variable generative models of your data, from the shell."
+    name="ravine",
+    version=ravine.__version__,
+    help="Latent-variable generative models of your data, from the shell.",
+    suppress_keyboard_interrupt=False,
 )
 
 Set = Annotated[list[str] | None, Parameter(name="--set", negative=(), consume_multiple=False)]
@@ -44,7 +47,7 @@ def list_all(*, as_json: Json = False) -> None:
 
 
 @app.command
-def info(recipe: str) -> None:
+def info(recipe: str, /) -> None:
     """Paper, citation, expected and measured numbers, and parameters of a recipe.
 
     Parameters
@@ -61,6 +64,7 @@ def info(recipe: str) -> None:
 def fit(
     recipe: str,
     data: str,
+    /,
     *,
     settings: Set = None,
     out: Path | None = None,
@@ -96,7 +100,7 @@ def fit(
 
 
 @app.command
-def score(folder: Path, data: str, *, as_json: Json = False) -> None:
+def score(folder: Path, data: str, /, *, as_json: Json = False) -> None:
     """Mean log-likelihood of data under a fitted model, with standard error, direction and method.
 
     Parameters
@@ -108,14 +112,15 @@ def score(folder: Path, data: str, *, as_json: Json = False) -> None:
     as_json
         Print one JSON object.
     """
-    from ravine.cli.work import evaluation, rows_of
+    from ravine.cli.work import evaluation, opened, rows_of
 
-    got = evaluation(ravine.load(folder).evaluate(rows_of(data, folder)))
+    model = opened(folder)
+    got = evaluation(model.evaluate(rows_of(data, model)))
     print(json.dumps(got) if as_json else got["words"])
 
 
 @app.command
-def sample(folder: Path, *, number: Number = 16, out: Path, seed: int | None = None) -> None:
+def sample(folder: Path, /, *, number: Number = 16, out: Path, seed: int | None = None) -> None:
     """Draw new rows.
 
     Parameters
@@ -129,14 +134,14 @@ def sample(folder: Path, *, number: Number = 16, out: Path, seed: int | None = N
     seed
         Other draws than the model's own.
     """
-    from ravine.cli.work import write
+    from ravine.cli.work import opened, write
 
-    model = ravine.load(folder)
+    model = opened(folder, out)
     write(out, model.sample(number, random_state=seed), model)
 
 
 @app.command
-def encode(folder: Path, data: str, *, out: Path) -> None:
+def encode(folder: Path, data: str, /, *, out: Path) -> None:
     """Posterior means of the latent causes, one row per row of the data.
 
     Parameters
@@ -148,14 +153,14 @@ def encode(folder: Path, data: str, *, out: Path) -> None:
     out
         File to write: .csv, .npy, .npz or .parquet.
     """
-    from ravine.cli.work import rows_of, write
+    from ravine.cli.work import opened, rows_of, write
 
-    model = ravine.load(folder)
-    write(out, model.transform(rows_of(data, folder)), model, names=list(model.get_feature_names_out()))
+    model = opened(folder, out)
+    write(out, model.transform(rows_of(data, model)), model, names=list(model.get_feature_names_out()))
 
 
 @app.command
-def impute(folder: Path, data: str, *, out: Path, draws: int | None = None) -> None:
+def impute(folder: Path, data: str, /, *, out: Path, draws: int | None = None) -> None:
     """Fill the missing cells; observed cells are kept as they are.
 
     Parameters
@@ -169,20 +174,18 @@ def impute(folder: Path, data: str, *, out: Path, draws: int | None = None) -> N
     draws
         Number of conditional draws instead of one completed table.
     """
-    from ravine.cli.work import rows_of, write
+    from ravine.cli.work import numbered, opened, rows_of, write
 
-    model = ravine.load(folder)
-    made: Any = model.impute(rows_of(data, folder), draws=draws)
-    if draws is None:
-        write(out, made, model)
-    else:
-        for i, table in enumerate(made, start=1):
-            write(out.with_name(f"{out.stem}-{i}{out.suffix}"), table, model)
+    model = opened(folder, out)
+    made = model.impute(rows_of(data, model), draws=draws)
+    for path, table in [(out, made)] if draws is None else zip(numbered(out, draws), made, strict=True):
+        write(path, table, model)
 
 
 @app.command
 def reproduce(
     recipe: str,
+    /,
     *,
     scale: Literal["small", "paper"] = "small",
     out: Path | None = None,

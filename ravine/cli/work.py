@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import ravine
+from ravine._check import require, shown
 from ravine.data import Dataset, load_dataset, write_table
-from ravine.estimator import Evaluation, LatentVariableModel
+from ravine.data.files import FORMATS
+from ravine.estimator import LatentVariableModel
+from ravine.evaluation import Evaluation
 from ravine.registry import made, reading
 
-SPELLED = ("kind", "levels", "binarise", "threshold", "dequantise")
+SEEDS = 2**32  # those that numpy takes
 
 
 def fit_data(
@@ -27,32 +33,45 @@ def fit_data(
 ) -> int:
     """Fit, evaluate on rows that were not seen, save, print; 130 when interrupted."""
     given = dict(_setting(text) for text in settings)
+    require(0 <= seed < SEEDS, "--seed", "a whole number of at least 0, of 32 bits", f"{seed}", "choose another")
+    require(out is not None or not resume, "--resume", "--out DIR to go on from", "none", "name the folder of the run")
+    model = made(recipe, given, random_state=seed)  # refuses what is misspelled before the data are read
     dataset = load_dataset(data)
     train, test = split(dataset, test_size, seed)
     model = made(recipe, reading(recipe, dataset.hints) | given, random_state=seed)
-    if resume and out is None:
-        raise ValueError("--resume goes on from a folder: expected --out DIR, got none; name the folder of the run.")
     model.fit(shaped(train, dataset), held_out=dataset.valid, folder=out, resume=resume)
-    got = {} if test is None else evaluation(model.evaluate(test))
-    if out is not None:
-        numbers = {"data": dataset.name, "checksum": dataset.checksum, "seconds": round(model.seconds_, 1)}
-        model.save(out, numbers | ({"test": got} if got else {}))
-    report = {"recipe": recipe, "data": dataset.name, "out": str(out) if out else None, **got}
-    print(json.dumps(report) if as_json else _words(report, model))
+    name_columns(model, dataset.hints.get("names"))
+    figures = {"data": dataset.name, "checksum": dataset.checksum, "seconds": round(model.seconds_, 1)}
+    _keep(model, out, figures)
+    got = {} if test is None or not model.complete_ else evaluation(model.evaluate(test))
+    _keep(model, out, figures | ({"test": got} if got else {}))
+    report = {"recipe": recipe, "data": dataset.name, "out": str(out) if out else None, "complete": model.complete_}
+    print(json.dumps(report | got) if as_json else _words(report | got, model))
     return 0 if model.complete_ else 130
+
+
+def _keep(model: LatentVariableModel, out: Path | None, figures: dict[str, Any]) -> None:
+    if out is not None:
+        model.save(out, figures)
+
+
+def name_columns(model: LatentVariableModel, names: Sequence[str] | None) -> None:
+    """Give a model that was fitted on an array the names that the file had, as if it had been a data frame."""
+    if names is not None:
+        model.feature_names_in_ = np.asarray(names, dtype=object)
+        model.schema_ = dataclasses.replace(model.schema_, names=tuple(names))
 
 
 def _setting(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise ValueError(f"--set expects name=value, got {text!r}; for example --set latents=20.")
+    good = equals and name.isidentifier()
+    require(good, "--set", "name=value", shown(text), "write it so, for example --set latents=20")
     return name, value
 
 
 def split(dataset: Dataset, test_size: float, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
     """The set's own split where it has one; else a share of the rows, drawn by the seed, is kept for the test."""
-    if not 0 <= test_size < 1:
-        raise ValueError(f"--test-size must be at least 0 and below 1, got {test_size}.")
+    require(0 <= test_size < 1, "--test-size", "a share of at least 0 and below 1", f"{test_size}", "change it")
     rows = len(dataset.train)
     count = int(round(rows * test_size))
     if dataset.test is not None or count == 0:
@@ -67,9 +86,30 @@ def shaped(table: np.ndarray, dataset: Dataset) -> np.ndarray:
     return table if shape is None or isinstance(table, np.memmap) else table.reshape(len(table), *shape)
 
 
-def rows_of(data: str, folder: Path) -> np.ndarray:
-    """The rows a command is asked about: the test rows of a built-in set that has any, else all of them."""
+def opened(folder: Path, out: Path | None = None) -> LatentVariableModel:
+    """The model in a folder; a file that could not be written afterwards is refused before."""
+    if out is not None:
+        numbered(out, 1)
+    return ravine.load(folder)
+
+
+def numbered(out: Path, count: int) -> list[Path]:
+    """Paths for so many files: rows-1.csv, rows-2.csv, ... for rows.csv."""
+    ending = next((ending for ending in FORMATS if out.name.lower().endswith(ending)), "")
+    require(ending, f"--out {out}", f"a name that ends in {', '.join(FORMATS)}", shown(out.suffix), "rename it")
+    stem, ending = out.name[: -len(ending)], out.name[-len(ending) :]
+    return [out.with_name(f"{stem}-{i}{ending}") for i in range(1, count + 1)]
+
+
+def rows_of(data: str, model: LatentVariableModel) -> np.ndarray:
+    """The rows a command is asked about: the test rows of a built-in set that has any, else all of them.
+
+    Columns with names must be those of the training data, in their order.
+    """
     dataset = load_dataset(data)
+    want, got = model.schema_.names, dataset.hints.get("names")
+    same = want is None or got is None or list(want) == list(got)
+    require(same, f"the columns of {data}", shown(want, 200), shown(got, 200), "give those of the training data")
     return dataset.train if dataset.test is None else dataset.test
 
 
@@ -100,7 +140,7 @@ def write(out: Path, table: np.ndarray, model: LatentVariableModel, names: list[
 def _words(report: dict[str, Any], model: LatentVariableModel) -> str:
     lines = [f"{report['recipe']} fitted to {report['data']} in {model.seconds_:.0f} s"]
     if not model.complete_:
-        lines[0] += " (interrupted)"
+        lines[0] += ", interrupted" + ("; --resume goes on" if report["out"] else "")
     if "words" in report:
         lines.append(f"test rows: {report['words']}")
     return "\n".join([*lines, *([f"kept in {report['out']}"] if report["out"] else [])])

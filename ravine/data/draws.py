@@ -8,10 +8,10 @@ import jax.random as jr
 from jaxtyping import Array, PRNGKeyArray
 
 from ravine._check import require, whole
-from ravine.core import Row
+from ravine.core import AbstractDraw, Row
 
 
-class Binarise(eqx.Module):
+class Binarise(AbstractDraw):
     """Dynamic binarisation: each observed cell x in [0, 1] becomes 1 with probability x, anew at every call.
 
     The likelihood then is E over the draw of log p(bits), in nats, and is not comparable with a fixed binarisation.
@@ -20,7 +20,7 @@ class Binarise(eqx.Module):
     Examples
     --------
     >>> import jax.numpy as jnp, jax.random as jr
-    >>> from ravine.core import Row
+    >>> from ravine.core import AbstractDraw, Row
     >>> Binarise()(Row(jnp.array([0.0, 1.0])), key=jr.key(0)).x.tolist()
     [0.0, 1.0]
     """
@@ -31,7 +31,7 @@ class Binarise(eqx.Module):
         return eqx.tree_at(lambda r: r.x, row, bits.astype(row.x.dtype))
 
 
-class Dequantise(eqx.Module):
+class Dequantise(AbstractDraw):
     """Uniform dequantisation: an observed cell that holds level k moves to a uniform place between k and k + 1.
 
     With x = k / levels the row becomes x + u / levels, u ~ U[0, 1), so that E_u[log p(k + u)] <= log P(k): a density
@@ -45,7 +45,7 @@ class Dequantise(eqx.Module):
     Examples
     --------
     >>> import jax.numpy as jnp, jax.random as jr
-    >>> from ravine.core import Row
+    >>> from ravine.core import AbstractDraw, Row
     >>> x = Dequantise(4)(Row(jnp.array([0.25])), key=jr.key(0)).x
     >>> bool(0.25 <= x[0] <= 0.5)
     True

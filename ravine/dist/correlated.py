@@ -29,7 +29,8 @@ class FullGaussian(AbstractReparametrised):
     Parameters
     ----------
     location : the mean, shape (d,).
-    factor : the lower Cholesky factor of the covariance, shape (d, d), positive on its diagonal.
+    factor : the lower Cholesky factor of the covariance, shape (d, d), positive on its diagonal; only the lower
+        triangle is read, so a factor may be trained.
 
     Raises
     ------
@@ -56,14 +57,14 @@ class FullGaussian(AbstractReparametrised):
 
     def sample(self, *, key: PRNGKeyArray) -> Array:
         """Location plus factor times standard normal noise, shape (d,)."""
-        return self.location + self.factor @ jr.normal(key, self.location.shape, self.location.dtype)
+        return self.location + self.lower() @ jr.normal(key, self.location.shape, self.location.dtype)
 
     def log_prob(self, value: Array, mask: Array | None = None) -> Scalar:
         """Log density of the observed sub-vector, in nats."""
         residual = filled(value, mask, self.location) - self.location
         if mask is not None:
             residual = jnp.where(mask, residual, 0)
-        factor = _observed_factor(self.factor, mask)
+        factor = _observed_factor(self.lower(), mask)
         cells = self.location.size if mask is None else jnp.sum(mask)
         z = solve_triangular(factor, residual, lower=True)
         return -0.5 * z @ z - jnp.sum(jnp.log(jnp.diagonal(factor))) - cells * HALF_LOG_2PI
@@ -71,6 +72,10 @@ class FullGaussian(AbstractReparametrised):
     def mean(self) -> Array:
         """The location."""
         return self.location
+
+    def lower(self) -> Float[Array, "d d"]:
+        """The factor with zeros above its diagonal."""
+        return jnp.tril(self.factor)
 
     def condition(self, value: Array, mask: Array | None = None) -> FullGaussian:
         r"""Law of all cells given the observed ones: those are held at their values, with zero rows in the factor.

@@ -194,7 +194,7 @@ NormalVector = Gaussian | FullGaussian | LowRankGaussian
 def _root(d: NormalVector) -> Float[Array, "d n"]:
     """A matrix whose product with its transpose is the covariance."""
     if isinstance(d, FullGaussian):
-        return d.factor
+        return d.lower()
     noise = jnp.diag(d.scale)
     return noise if isinstance(d, Gaussian) else jnp.concatenate([d.loading, noise], axis=1)
 

@@ -72,6 +72,11 @@ def one_by_one(components: AbstractComponents, batch: Row) -> tuple[Float[Array,
     return jax.vmap(components.log_prob_all)(batch), collect
 
 
+def rounding(squares: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The smallest variance that a mean square about the centre tells from none: below it digits have cancelled."""
+    return 16 * jnp.finfo(squares.dtype).eps * squares
+
+
 def supported(counts: Float[Array, "k ..."]) -> Bool[Array, "k ..."]:
     """Whether a component has a share of the weight that rounding cannot have made."""
     return counts > jnp.finfo(counts.dtype).eps * jnp.sum(counts, axis=0, keepdims=True)

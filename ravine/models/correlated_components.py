@@ -13,7 +13,7 @@ from ravine._tree import Fixed, unfix
 from ravine.core import Row, Scalar
 from ravine.dist import FullGaussian
 from ravine.dist._cells import HALF_LOG_2PI
-from ravine.models.components import AbstractComponents, Collect, supported
+from ravine.models.components import AbstractComponents, Collect, rounding, supported
 from ravine.models.starts import column_moments
 
 
@@ -35,13 +35,13 @@ class FullCovariance(AbstractComponents):
     means : shape (k, d).
     factors : lower Cholesky factors of the covariances, shape (k, d, d).
     reg_covar : added to the diagonal of every fitted covariance, in the squared units of the data.
-    centre : shape (d,), a constant near the data that keeps sums of squares accurate; the mean of ``means`` unless given.
+    centre : shape (d,), a constant near the data, for the accuracy of sums of squares; unless given, mean of ``means``.
 
     Examples
     --------
     >>> two = FullCovariance.of(jnp.array([[0.0, 0.0], [4.0, 0.0]]), jnp.stack([jnp.eye(2), 4 * jnp.eye(2)]))
-    >>> jnp.round(two.log_prob_all(Row(jnp.zeros(2), jnp.array([True, False]))), 4).tolist()
-    [-0.9189000129699707, -3.6120998859405518]
+    >>> [round(float(v), 4) for v in two.log_prob_all(Row(jnp.zeros(2), jnp.array([True, False])))]
+    [-0.9189, -3.6121]
     """
 
     means: Float[Array, "k d"]
@@ -94,9 +94,9 @@ class FullCovariance(AbstractComponents):
         alive = supported(counts)
         share = 1 / jnp.where(alive, counts, 1)
         mean = share[:, None] * statistics.first
-        covariance = share[:, None, None] * statistics.second - mean[:, :, None] * mean[:, None, :]
-        factors = jnp.linalg.cholesky(covariance + ridge(self.reg_covar, covariance))
-        sound = alive & jnp.all(jnp.isfinite(factors), axis=(1, 2))
+        second = share[:, None, None] * statistics.second
+        factors, sound = fitted_factor(second, mean[:, :, None] * mean[:, None, :], self.reg_covar)
+        sound = sound & alive
         means = jnp.where(alive[:, None], mean + unfix(self.centre)[None], self.means)
         factors = jnp.where(sound[:, None, None], factors, self.factors)
         return type(self)(means, factors, self.reg_covar, self.centre)
@@ -169,10 +169,9 @@ class TiedCovariance(AbstractComponents):
         alive = supported(counts)
         mean = statistics.first / jnp.where(alive, counts, 1)[:, None]
         between = (jnp.where(alive, counts, 0)[:, None] * mean).T @ mean
-        covariance = (statistics.second - between) / jnp.sum(counts)
-        factor = jnp.linalg.cholesky(covariance + ridge(self.reg_covar, covariance))
+        factor, sound = fitted_factor(statistics.second / jnp.sum(counts), between / jnp.sum(counts), self.reg_covar)
         means = jnp.where(alive[:, None], mean + unfix(self.centre)[None], self.means)
-        factor = jnp.where(jnp.all(jnp.isfinite(factor)), factor, self.factor)
+        factor = jnp.where(sound, factor, self.factor)
         return type(self)(means, factor, self.reg_covar, self.centre)
 
     def log_penalty(self) -> Scalar:
@@ -182,7 +181,7 @@ class TiedCovariance(AbstractComponents):
 def check_shapes(name: str, means: Array, other: Array, want: tuple[int, ...]) -> None:
     """Refuse parameters of a family that do not fit together."""
     if jnp.ndim(means) != 2 or jnp.shape(other) != want:
-        raise ValueError(f"{name} needs means (k, d) and a matching second argument {want}, got {means.shape}, {other.shape}.")
+        raise ValueError(f"{name} needs means (k, d) and, with them, {want}; got {means.shape} and {other.shape}.")
 
 
 def constants(means: Array, reg_covar: float | Fixed, centre: Fixed | None) -> tuple[Fixed, Fixed]:
@@ -210,13 +209,19 @@ def inverse(factors: Float[Array, "k d d"]) -> Float[Array, "k d d"]:
     return jax.vmap(lambda factor: solve_triangular(factor, eye, lower=True))(factors)
 
 
-def ridge(reg_covar: Fixed, like: Float[Array, "*k d d"]) -> Float[Array, "*k d d"]:
-    """``reg_covar`` on the diagonal, in the shape of ``like``."""
-    d = like.shape[-1]
-    return jnp.broadcast_to(unfix(reg_covar) * jnp.eye(d, dtype=like.dtype), like.shape)
+def fitted_factor(
+    second: Float[Array, "*k d d"], square: Float[Array, "*k d d"], reg_covar: Fixed
+) -> tuple[Float[Array, "*k d d"], Bool[Array, "*k"]]:
+    """Factor of the mean product less the product of means plus ``reg_covar``, and whether it is more than rounding."""
+    eye = jnp.broadcast_to(jnp.eye(second.shape[-1], dtype=second.dtype), second.shape)
+    factor = jnp.linalg.cholesky(second - square + unfix(reg_covar) * eye)
+    pivots, squares = (jnp.diagonal(part, axis1=-2, axis2=-1) for part in (factor, second))
+    return factor, jnp.all(pivots**2 > rounding(squares), axis=-1)
 
 
-def _whitened(x: Float[Array, "n d"], roots: Float[Array, "r d d"], offsets: Float[Array, "k d"]) -> Float[Array, "n k"]:
+def _whitened(
+    x: Float[Array, "n d"], roots: Float[Array, "r d d"], offsets: Float[Array, "k d"]
+) -> Float[Array, "n k"]:
     """Log densities of complete rows: all residuals are whitened by one matrix product."""
     n, d = x.shape
     shift = jnp.sum(roots * offsets[:, None, :], axis=2)

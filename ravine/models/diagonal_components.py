@@ -12,7 +12,7 @@ from ravine._tree import Fixed, unfix
 from ravine.core import Row, Scalar
 from ravine.dist import Gaussian
 from ravine.dist._cells import HALF_LOG_2PI
-from ravine.models.components import AbstractComponents, Collect, supported
+from ravine.models.components import AbstractComponents, Collect, rounding, supported
 from ravine.models.correlated_components import centred, check_shapes, constants
 from ravine.models.starts import column_moments
 
@@ -32,7 +32,7 @@ class DiagonalCovariance(AbstractComponents):
     ----------
     means, scales : mean and standard deviation of each cell, shape (k, d).
     reg_covar : added to every fitted variance, in the squared units of the data.
-    centre : shape (d,), a constant near the data that keeps sums of squares accurate; the mean of ``means`` unless given.
+    centre : shape (d,), a constant near the data, for the accuracy of sums of squares; unless given, mean of ``means``.
 
     Examples
     --------
@@ -84,9 +84,7 @@ class DiagonalCovariance(AbstractComponents):
 
     def maximise(self, statistics: CellMoments, counts: Float[Array, " k"]) -> Self:
         mean, squares = _centre_out(statistics, self.means, self.centre)
-        variance = squares / jnp.where(squares > 0, statistics.counts, 1) + unfix(self.reg_covar)
-        sound = supported(statistics.counts) & (variance > 0)
-        scales = jnp.where(sound, jnp.sqrt(jnp.where(sound, variance, 1)), self.scales)
+        scales = _fitted_scales(squares, statistics.second, statistics.counts, self)
         return type(self)(mean, scales, self.reg_covar, self.centre)
 
     def log_penalty(self) -> Scalar:
@@ -147,10 +145,8 @@ class SphericalCovariance(AbstractComponents):
 
     def maximise(self, statistics: CellMoments, counts: Float[Array, " k"]) -> Self:
         mean, squares = _centre_out(statistics, self.means, self.centre)
-        cells = jnp.sum(statistics.counts, axis=1)
-        variance = jnp.sum(squares, axis=1) / jnp.where(cells > 0, cells, 1) + unfix(self.reg_covar)
-        sound = supported(cells) & (variance > 0)
-        scales = jnp.where(sound, jnp.sqrt(jnp.where(sound, variance, 1)), self.scales)
+        cells, second = jnp.sum(statistics.counts, axis=1), jnp.sum(statistics.second, axis=1)
+        scales = _fitted_scales(jnp.sum(squares, axis=1), second, cells, self)
         return type(self)(mean, scales, self.reg_covar, self.centre)
 
     def log_penalty(self) -> Scalar:
@@ -185,3 +181,13 @@ def _centre_out(moments: CellMoments, before: Float[Array, "k d"], centre: Fixed
     mean = moments.first / jnp.where(alive, moments.counts, 1)
     squares = jnp.where(alive, moments.second - mean * moments.first, 0)
     return jnp.where(alive, mean + unfix(centre)[None], before), squares
+
+
+def _fitted_scales(
+    squares: Array, second: Array, counts: Array, before: DiagonalCovariance | SphericalCovariance
+) -> Array:
+    """Root mean squares, as before where rows or digits do not suffice; ``second`` are the squares about the centre."""
+    share = 1 / jnp.where(supported(counts), counts, 1)
+    variance = share * squares + unfix(before.reg_covar)
+    sound = supported(counts) & (variance > rounding(share * second))
+    return jnp.where(sound, jnp.sqrt(jnp.where(sound, variance, 1)), before.scales)

@@ -21,12 +21,15 @@ from ravine.models.starts import nearest_seeds
 
 
 class AbstractFamily(eqx.Module):
-    """A family of mixture components. ``reg_covar`` is added to the diagonal of every covariance, in squared units."""
+    """A family of mixture components, called for equal ones.
+
+    ``reg_covar`` is added to the diagonal of every covariance, in the squared units of the data.
+    """
 
     reg_covar: eqx.AbstractVar[float]
 
     @abc.abstractmethod
-    def broad(self, batch: Row, k: int) -> AbstractComponents:
+    def __call__(self, batch: Row, k: int) -> AbstractComponents:
         """``k`` equal components as wide as the data."""
 
     @abc.abstractmethod
@@ -39,7 +42,7 @@ class Full(AbstractFamily):
 
     reg_covar: float = 1e-6
 
-    def broad(self, batch: Row, k: int) -> FullCovariance:
+    def __call__(self, batch: Row, k: int) -> FullCovariance:
         return FullCovariance.broad(batch, k, self.reg_covar)
 
     def of(self, means: Float[Array, "k d"], covariances: Float[Array, "k d d"]) -> FullCovariance:
@@ -51,7 +54,7 @@ class Tied(AbstractFamily):
 
     reg_covar: float = 1e-6
 
-    def broad(self, batch: Row, k: int) -> TiedCovariance:
+    def __call__(self, batch: Row, k: int) -> TiedCovariance:
         return TiedCovariance.broad(batch, k, self.reg_covar)
 
     def of(self, means: Float[Array, "k d"], covariances: Float[Array, "d d"]) -> TiedCovariance:
@@ -63,7 +66,7 @@ class Diagonal(AbstractFamily):
 
     reg_covar: float = 1e-6
 
-    def broad(self, batch: Row, k: int) -> DiagonalCovariance:
+    def __call__(self, batch: Row, k: int) -> DiagonalCovariance:
         return DiagonalCovariance.broad(batch, k, self.reg_covar)
 
     def of(self, means: Float[Array, "k d"], covariances: Float[Array, "k d"]) -> DiagonalCovariance:
@@ -75,7 +78,7 @@ class Spherical(AbstractFamily):
 
     reg_covar: float = 1e-6
 
-    def broad(self, batch: Row, k: int) -> SphericalCovariance:
+    def __call__(self, batch: Row, k: int) -> SphericalCovariance:
         return SphericalCovariance.broad(batch, k, self.reg_covar)
 
     def of(self, means: Float[Array, "k d"], covariances: Float[Array, " k"]) -> SphericalCovariance:
@@ -95,11 +98,11 @@ class Spread(AbstractStart):
 
     def __call__(self, family: AbstractFamily, batch: Row, k: int, *, key: PRNGKeyArray) -> Mixture:
         groups = nearest_seeds(batch, k, key=key)
-        return Mixture.from_responsibilities(batch, groups, family.broad(batch, k))
+        return Mixture.from_responsibilities(batch, groups, family(batch, k))
 
 
 class Given(AbstractStart):
-    """A start written out as nested tuples: ``weights`` (k), ``means`` (k, d), ``covariances`` in scikit-learn's shapes."""
+    """A start written out: ``weights`` (k), ``means`` (k, d), ``covariances`` as in scikit-learn, as nested tuples."""
 
     weights: tuple[float, ...] = eqx.field(static=True)
     means: tuple[tuple[float, ...], ...] = eqx.field(static=True)
@@ -114,7 +117,7 @@ class Given(AbstractStart):
 
 
 class Prepare(eqx.Module):
-    """What a stage calls before its first step: ``start(batch, key=key)`` on some of the rows, in one compiled function."""
+    """What a stage calls before its first step: ``start(batch, key=key)`` on some of the rows, compiled once."""
 
     start: Callable[..., PyTree] = eqx.field(static=True)
     rows: int = eqx.field(static=True, default=10_000)

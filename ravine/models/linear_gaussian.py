@@ -144,10 +144,9 @@ class LinearGaussian(AbstractDirected, AbstractConjugate):
     centre: Fixed
 
     def __init__(self, loading: Array, bias: Array | Fixed, noise: AbstractNoise, centre: Fixed | None = None):
-        if jnp.ndim(loading) != 2 or jnp.shape(unfix(bias)) != jnp.shape(loading)[:1]:
-            raise ValueError(
-                f"LinearGaussian needs a loading (d, k) and a bias (d,), got {jnp.shape(loading)} and {jnp.shape(unfix(bias))}."
-            )
+        shapes = jnp.shape(loading), jnp.shape(unfix(bias))
+        if len(shapes[0]) != 2 or shapes[1] != shapes[0][:1]:
+            raise ValueError(f"LinearGaussian needs a loading (d, k) and a bias (d,), got {shapes[0]} and {shapes[1]}.")
         self.loading, self.bias, self.noise = loading, bias, noise
         self.centre = Fixed(unfix(bias)) if centre is None else centre
 
@@ -225,12 +224,16 @@ class LinearGaussian(AbstractDirected, AbstractConjugate):
         return covariance @ (scaled.T @ residual), covariance
 
 
-def _regress(outer: Float[Array, "u u"], products: Float[Array, " u"], before: Float[Array, " u"]) -> Float[Array, " u"]:
+def _regress(
+    outer: Float[Array, "u u"], products: Float[Array, " u"], before: Float[Array, " u"]
+) -> Float[Array, " u"]:
     """Least squares of one column on the causes and 1."""
     return cho_solve((jnp.linalg.cholesky(outer), True), products)
 
 
-def _hold_last(outer: Float[Array, "u u"], products: Float[Array, " u"], before: Float[Array, " u"]) -> Float[Array, " u"]:
+def _hold_last(
+    outer: Float[Array, "u u"], products: Float[Array, " u"], before: Float[Array, " u"]
+) -> Float[Array, " u"]:
     """The same with the coefficient of 1 as it was."""
     last = before[-1]
     free = _regress(outer[:-1, :-1], products[:-1] - last * outer[:-1, -1], before)
@@ -293,7 +296,8 @@ def _with_holes(model: LinearGaussian, batch: Row) -> tuple[Regression, Scalar]:
     outer = ((weight[:, None] * seen).T @ each).reshape(cells, k + 1, k + 1)
     left = jnp.where(batch.mask, residual - mean @ scaled.T, 0)
     log_det = jnp.sum(jnp.log(jnp.diagonal(root, axis1=1, axis2=2)), axis=1) + seen @ jnp.log(scale)
-    value = -0.5 * (jnp.sum(left**2, axis=1) + jnp.sum(mean**2, axis=1)) - log_det - jnp.sum(seen, axis=1) * HALF_LOG_2PI
+    square = jnp.sum(left**2, axis=1) + jnp.sum(mean**2, axis=1)
+    value = -0.5 * square - log_det - jnp.sum(seen, axis=1) * HALF_LOG_2PI
     return Regression(outer, products, squares, (weight @ each).reshape(k + 1, k + 1)), weight @ value
 
 
@@ -305,7 +309,7 @@ def _correlations(batch: Row) -> Float[Array, "d d"]:
 
 
 def _components(correlation: Float[Array, "d d"], k: int) -> Float[Array, "d k"]:
-    """The loading of probabilistic PCA: eigenvectors times the square root of what their eigenvalues exceed the rest by."""
+    """The loading of probabilistic PCA: eigenvectors times the root of what their eigenvalues exceed the others by."""
     values, vectors = jnp.linalg.eigh(correlation)
     rest = jnp.sum(values[: max(values.size - k, 0)]) / max(values.size - k, 1)
     loading = (vectors * jnp.sqrt(jnp.maximum(values - rest, 0))[None, :])[:, ::-1][:, :k]

@@ -16,7 +16,7 @@ from ravine.posteriors import OneNode
 
 
 class Mixture(AbstractDirected, AbstractConjugate):
-    r"""A class z, one of k, then a row from that class: :math:`p(x) = \sum_c \pi_c\, p_c(x)`, missing cells marginalised.
+    r"""A class z, one of k, then a row of that class: :math:`p(x) = \sum_c \pi_c\, p_c(x)`; all of it exact.
 
     .. math:: p(z = c \mid x) = \pi_c\, p_c(x) / p(x)
 
@@ -48,7 +48,8 @@ class Mixture(AbstractDirected, AbstractConjugate):
 
     def __check_init__(self) -> None:
         if jnp.shape(self.logits) != (self.components.size(),):
-            raise ValueError(f"Mixture of {self.components.size()} components needs as many logits, got {self.logits.shape}.")
+            k = self.components.size()
+            raise ValueError(f"Mixture of {k} components needs logits of shape ({k},), got {self.logits.shape}.")
 
     @classmethod
     def from_responsibilities(

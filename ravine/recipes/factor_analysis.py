@@ -5,6 +5,8 @@ Tutorial: on its data of seed 42 the true model has mean test evidence -3.9705 n
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 import jax.random as jr
 import optax
@@ -55,6 +57,8 @@ class FactorAnalysis(LatentVariableModel):
     validation: float = 0.0
     precision: Precision = "float64"
 
+    kinds: ClassVar[tuple[str, ...]] = ("real",)
+
     def build(self, schema: Schema, *, key: PRNGKeyArray) -> LinearGaussian:
         """A model of the right shape; `stages` puts it where learning starts."""
         d = schema.width
@@ -93,6 +97,8 @@ class VariationalFactorAnalysis(LatentVariableModel):
     steps: int = 5_000
     evidence: AbstractEvidence = ExactGenerator()
     standardise: bool = True
+
+    kinds: ClassVar[tuple[str, ...]] = ("real",)
 
     def build(self, schema: Schema, *, key: PRNGKeyArray) -> Helmholtz:
         """A linear Gaussian generator with random loadings, and a linear recogniser."""

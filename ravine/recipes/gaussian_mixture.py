@@ -5,6 +5,8 @@ No number is reported to aim at: every number here is exact, and equals scikit-l
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
@@ -50,10 +52,12 @@ class GaussianMixture(Clusters, LatentVariableModel):
     validation: float = 0.0
     precision: Precision = "float64"
 
+    kinds: ClassVar[tuple[str, ...]] = ("real",)
+
     def build(self, schema: Schema, *, key: PRNGKeyArray) -> Mixture:
         """A mixture of the right shape; `stages` puts it where learning starts."""
         blank = Row(jnp.zeros((2, schema.width)), weight=jnp.ones(2))
-        return Mixture(jnp.zeros(self.components), self.covariance.broad(blank, self.components))
+        return Mixture(jnp.zeros(self.components), self.covariance(blank, self.components))
 
     def stages(self, rows: int) -> list[Stage]:
         """Passes over the data."""

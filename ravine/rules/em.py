@@ -20,7 +20,7 @@ class Sums(eqx.Module):
 
 
 class EMState(eqx.Module):
-    """What `EM` remembers: the sums of the pass so far, the objective of the last whole pass, and whether it is over."""
+    """What `EM` remembers: the sums of this pass so far, the objective of the last one, and whether it is over."""
 
     sums: Sums
     objective: Scalar
@@ -37,7 +37,7 @@ class EM(AbstractRule):
 
     With ``rate`` every batch updates a running mean of the statistics, and the model follows it,
 
-    .. math:: s_t = (1 - \gamma_t) s_{t-1} + \gamma_t \bar s(\text{batch}), \qquad \theta_t = \arg\max_\theta Q(\theta; s_t)
+    .. math:: s_t = (1 - \gamma_t) s_{t-1} + \gamma_t \bar s(\text{batch}), \; \theta_t = \arg\max_\theta Q(\theta; s_t)
 
     which is online EM (Cappé & Moulines 2009, JRSS B 71, 593-613, equation 9). It converges for
     :math:`\sum\gamma_t = \infty`, :math:`\sum\gamma_t^2 < \infty`, such as ``Power(-0.6)``. The first step has rate 1,

@@ -51,13 +51,22 @@ class Best(AbstractRule):
     ) -> tuple[PyTree, BestState, Metrics]:
         working, inner, metrics = self.rule.step(state.working, state.inner, batch, key=key, step=step)
         due = (step + 1) % self.every == 0
-        loss = jax.lax.cond(due, lambda: self._held_out_loss(working, state.key, step), lambda: state.loss)
-        better = due & (loss < state.loss) & ~state.stopped
+        arrays, static = eqx.partition((working, model), eqx.is_array)
+
+        def look(arrays: PyTree) -> tuple[PyTree, Scalar, Bool[Array, ""]]:
+            working, model = eqx.combine(arrays, static)
+            loss = jax.lax.cond(due, lambda: self._held_out_loss(working, state.key, step), lambda: state.loss)
+            better = (loss < state.loss) & ~state.stopped
+            best = choose((better | jnp.isinf(state.loss)) & ~state.stopped, working, model)
+            return eqx.filter(best, eqx.is_array), jnp.where(better, loss, state.loss), better
+
+        # between two looks the best model must not be copied: a step is short, the model large
+        asked = due | jnp.isinf(state.loss)
+        best, loss, better = jax.lax.cond(asked, look, lambda arrays: (arrays[1], state.loss, jnp.array(False)), arrays)
         waited = jnp.where(better, 0, state.waited + due)
-        best = choose((better | jnp.isinf(state.loss)) & ~state.stopped, working, model)
         stopped = state.stopped | (waited >= self.patience)
-        state = BestState(working, inner, state.key, jnp.where(better, loss, state.loss), waited, stopped)
-        return best, state, metrics | {"held_out": state.loss, "stopped": stopped}
+        state = BestState(working, inner, state.key, loss, waited, stopped)
+        return eqx.combine(best, static[1]), state, metrics | {"held_out": loss, "stopped": stopped}
 
     def _held_out_loss(self, model: PyTree, key: PRNGKeyArray, step: Int[Array, ""]) -> Scalar:
         loss = resolve(self.objective, step)(model, self.held_out, key=key)[0]

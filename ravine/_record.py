@@ -1,0 +1,66 @@
+"""What a recipe makes of the user's columns, and what is written down of a fitted one."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+import ravine
+from ravine._check import require
+from ravine._spell import kebab, spell
+from ravine._tree import parameter_count
+from ravine.data import Schema
+
+
+def schema_of(
+    recipe: Any, values: np.ndarray, names: Sequence[Any] | None, image_shape: tuple[int, ...] | None
+) -> Schema:
+    """How the columns are seen, as the recipe asks; refused when its model cannot hold such cells.
+
+    A model of reals takes the numbers as they are unless it is told that they are something else.
+    """
+    asked = recipe.kind is not None or recipe.binarise != "none" or recipe.levels is not None
+    schema = Schema.infer(
+        values,
+        kind=recipe.kind if asked or len(recipe.kinds) > 1 else recipe.kinds[0],
+        levels=recipe.levels,
+        binarise=recipe.binarise,
+        threshold=recipe.threshold,
+        dequantise=recipe.dequantise,
+        standardise=recipe.standardise,
+        names=None if names is None else tuple(str(name) for name in names),
+        image_shape=image_shape,
+    )
+    do = "set dequantise='uniform', or kind='real' with binarise='none' for a density of the numbers as they are"
+    able = f"{' or '.join(recipe.kinds)} cells"
+    require(schema.kind in recipe.kinds, f"{type(recipe).__name__}, the data", able, schema.describe(), do)
+    return schema
+
+
+def texts(recipe: Any) -> dict[str, str]:
+    """Every field as text. A stream of random numbers has none: the seed that was drawn from it is kept beside."""
+    fields = recipe.get_params(deep=False)
+    if not isinstance(recipe.random_state, numbers.Integral):
+        fields["random_state"] = None
+    return {name: spell(value) for name, value in fields.items()}
+
+
+def record(fitted: Any, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What `ravine.load` needs besides the arrays, and figures that a person may want to see."""
+    data = {"features": int(fitted.n_features_in_), "seed": fitted.seed_, "rows": fitted.schema_.rows}
+    if hasattr(fitted, "feature_names_in_"):
+        data["names"] = [str(name) for name in fitted.feature_names_in_]
+    return {
+        "ravine": ravine.__version__,
+        "recipe": kebab(type(fitted).__name__),
+        "fields": texts(fitted),
+        "schema": fitted.schema_.to_json(),
+        "versions": {"jax": jax.__version__, "equinox": eqx.__version__, "numpy": np.__version__},
+        "data": data,
+        "numbers": {"parameters": parameter_count(fitted.model_), **figures},
+    }
