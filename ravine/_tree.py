@@ -97,7 +97,7 @@ class Linear(AbstractSchedule):
 
     Examples
     --------
-    >>> float(Linear(0.0, 1.0, 100)(50))
+    >>> float(Linear(0.0, 1.0, 100.0)(jnp.array(50)))
     0.5
     """
 
@@ -127,7 +127,7 @@ class Power(AbstractSchedule):
 
     Examples
     --------
-    >>> float(Power(-0.5)(3))
+    >>> float(Power(-0.5)(jnp.array(3)))
     0.5
     """
 

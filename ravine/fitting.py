@@ -37,9 +37,13 @@ class Recipe(Protocol):
     max_seconds: float | None
     progress: bool | None
 
-    def build(self, schema: Schema, *, key: PRNGKeyArray) -> PyTree: ...  # noqa: D102
+    def build(self, schema: Schema, *, key: PRNGKeyArray) -> PyTree:
+        """The untrained model."""
+        ...
 
-    def stages(self, rows: int) -> list[Stage]: ...  # noqa: D102
+    def stages(self, rows: int) -> list[Stage]:
+        """The training of so many rows."""
+        ...
 
 
 class Fit(NamedTuple):

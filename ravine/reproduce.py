@@ -46,8 +46,8 @@ def trial_of(name: str, scale: str) -> Trial:
     """The trial a recipe declares for a scale."""
     trials = recipe(name).trials
     if scale not in trials:
-        has, do = ", ".join(trials) or "none", "see ravine info" if trials else "fit it to data of your own"
-        raise complaint(f"trials of {name}", f"one of {has}" if trials else "at least one", scale, do)
+        do = "choose one" if trials else "fit it to data of your own"
+        raise complaint(name, f"a trial at scale {scale}", ", ".join(trials) or "none", do)
     return trials[scale]
 
 

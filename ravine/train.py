@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Int, Key, PRNGKeyArray, PyTree
 
 from ravine._jax import key_words, spread_rows
 from ravine._tree import as_arrays, strong
@@ -90,7 +90,7 @@ def train(
     >>> from ravine.rules import Descend
     >>> class Square(eqx.Module):
     ...     def __call__(self, model, batch, *, key):
-    ...         return jnp.mean((model - batch.x) ** 2), {}
+    ...         return jnp.mean((model[None] - batch.x) ** 2), {}
     >>> data = ArraySource(Row(jnp.ones((8, 1))))
     >>> *_, last = train(jnp.zeros(1), [Stage(Descend(Square()), 50, batch_size=4)], data, key=jr.key(0))
     >>> bool(last.state.model[0] > 0.04)
@@ -218,7 +218,7 @@ def _advance_together(
     starts: tuple[PyTree, PyTree],
     rows: Row,
     places: Int[Array | np.ndarray, "seeds steps batch"] | None,
-    keys: PRNGKeyArray,
+    keys: Key[Array, " seeds"],
     *rest: Any,
 ) -> tuple[PyTree, PyTree, Metrics]:
     """`_loop` for several runs at once: every array of ``rules`` and ``starts`` has a leading axis of runs.

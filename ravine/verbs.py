@@ -87,7 +87,7 @@ def unflat(vector: Float[Array, " n"], like: PyTree) -> PyTree[Array]:
 
 def decoded_mean(model: AbstractDirected, latents: np.ndarray, like: PyTree) -> np.ndarray:
     """E[x | z] for rows of flat latents."""
-    return blockwise(lambda block: _decoded_mean(model, block.x, like), Row(latents))
+    return blockwise(lambda block: _decoded_mean(model, block.x, like), Row(jnp.asarray(latents)))
 
 
 @eqx.filter_jit
@@ -132,7 +132,7 @@ def _completions(
 
 def samples(model: PyTree, n: int, *, key: PRNGKeyArray) -> np.ndarray:
     """``n`` draws of x. The i-th is a function of the key and i: asking for more leaves the first ones as they were."""
-    return blockwise(lambda block: _samples(model, block.x, key), Row(np.arange(n)))
+    return blockwise(lambda block: _samples(model, block.x, key), Row(jnp.asarray(np.arange(n))))
 
 
 @eqx.filter_jit

@@ -220,9 +220,9 @@ GRADIENTS: dict[str, AbstractGradient] = {
 
 # Objectives, and models each is tried on.
 OBJECTIVES: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "elbo-pathwise": (ELBO(Pathwise(2)), ("vae", "two-layers")),
+    "elbo-pathwise": (ELBO(Pathwise(2)), ("two-layers",)),
     "elbo-score": (ELBO(ScoreFunction(2), beta=0.5), ("belief-net",)),
-    "elbo-enumerate": (ELBO(Enumerate()), ("one-hot", "belief-net")),
+    "elbo-enumerate": (ELBO(Enumerate()), ("belief-net",)),
     "analytic": (AnalyticELBO(Pathwise()), ("vae",)),
     "analytic-enumerate": (AnalyticELBO(Enumerate(), beta=2.0, free_bits=0.1), ("one-hot",)),
     "iwae-pathwise": (IWAE(3, Pathwise()), ("two-layers",)),

@@ -3,6 +3,8 @@
 Exact means exact: what has a closed form is compared with dense linear algebra in numpy, in double precision.
 """
 
+import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +19,9 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from sklearn import decomposition, mixture
 from sklearn.datasets import load_wine
+from sklearn.exceptions import ConvergenceWarning
 
-from ravine._tree import Fixed, Power
+from ravine._tree import Fixed, Power, trainable
 from ravine.core import Row, summed
 from ravine.data.generated import LOADING, fa_tutorial
 from ravine.data.generated import NOISE as DEVIATIONS
@@ -33,7 +36,7 @@ from ravine.objectives import ELBO
 from ravine.rules.em import EM
 
 pytestmark = pytest.mark.usefixtures("x64")
-N, D, K = 40, 4, 3
+N, D, K = 60, 4, 3
 
 # Starts: functions of a batch, a key and the ridge on fitted variances.
 
@@ -44,7 +47,7 @@ def mixture_of(family: Any) -> Callable[..., Mixture]:
         components = eqx.tree_at(lambda c: c.reg_covar, components, Fixed(jnp.asarray(ridge)))
         return Mixture.from_responsibilities(batch, nearest_seeds(batch, K, key=key), components)
 
-    return start
+    return eqx.filter_jit(start)
 
 
 def factors_with(noise: Any) -> Callable[..., LinearGaussian]:
@@ -52,7 +55,7 @@ def factors_with(noise: Any) -> Callable[..., LinearGaussian]:
         model = LinearGaussian(jr.normal(key, (D, 2)), jnp.mean(batch.x, axis=0), noise.of(jnp.ones(D)))
         return eqx.tree_at(lambda m: m.noise.floor, model, Fixed(jnp.asarray(ridge)))
 
-    return start
+    return eqx.filter_jit(start)
 
 
 FAMILIES = {
@@ -66,6 +69,7 @@ MODELS: dict[str, Callable[..., Any]] = {name: mixture_of(family) for name, fami
     "probabilistic-pca": factors_with(IsotropicNoise),
 }
 every_model = pytest.mark.parametrize("name", MODELS)
+every_family = pytest.mark.parametrize("name", FAMILIES)
 with_and_without = pytest.mark.parametrize("holes", [False, True], ids=["complete", "holes"])
 
 # Data: correlated columns around three places, far from 0.
@@ -78,46 +82,98 @@ def rows(seed: int, holes: float = 0.0, n: int = N) -> tuple[np.ndarray, np.ndar
     return x, rng.random((n, D)) >= holes
 
 
+EMPTY = 3  # the row of `batch_of` without any observed cell
+
+
 def batch_of(seed: int, holes: bool) -> Row:
-    """With ``holes``: 30 % missing, a row without any cell, and weights, one of them 0."""
+    """Weighted rows, one of weight 0; with ``holes`` 30 % of the cells are missing."""
     x, mask = rows(seed, 0.3)
-    if not holes:
-        return Row(jnp.asarray(x))
-    mask[3] = False
+    mask[EMPTY] = False
     weight = np.random.default_rng(seed).uniform(0.5, 2, N)
     weight[5] = 0
+    if not holes:
+        return Row(jnp.asarray(x), weight=jnp.asarray(weight))
     return Row(jnp.asarray(np.where(mask, x, 0)), jnp.asarray(mask), weight=jnp.asarray(weight))
 
 
-expected = eqx.filter_jit(lambda model, batch: model.expected(batch))
+def measure(model: Any, batch: Row) -> dict[str, Any]:
+    """Everything that is compared, compiled once per kind of model."""
+    sums, total = model.expected(batch)
+    by_row = jax.vmap(lambda row: (model.log_evidence(row), model.posterior(row).mean(), model.conditional(row).mean()))
+    evidence, latent, completed = by_row(batch)
+    return {
+        "expected": (sums, total),
+        "summed": summed(model, batch),
+        "next": model.maximise(sums),
+        "evidence": evidence,
+        "latent": latent,
+        "completed": completed,
+    }
+
+
+measured = eqx.filter_jit(measure)
 iterate = eqx.filter_jit(lambda model, batch: model.maximise(model.expected(batch)[0]))
-by_row = eqx.filter_jit(summed)
 evidence = eqx.filter_jit(lambda model, batch: jax.vmap(model.log_evidence)(batch))
 
 
+@functools.cache
 def example(name: str) -> Any:
-    """A model of every kind, moved by one iteration away from symmetric starts; made once."""
-    if name not in EXAMPLES:
-        batch = batch_of(1, True)
-        EXAMPLES[name] = iterate(MODELS[name](batch, jr.key(1)), batch)
-    return EXAMPLES[name]
-
-
-EXAMPLES: dict[str, Any] = {}
+    """A model of every kind, moved by one iteration away from a symmetric start."""
+    batch = batch_of(1, True)
+    return measured(MODELS[name](batch, jr.key(1)), batch)["next"]
 
 
 @eqx.filter_jit
-def run(rule: EM, model: Any, batch: Row, steps: int) -> tuple[Any, Any, dict[str, Any]]:
-    """``steps`` passes over one batch; the model, the rule's state and the metrics of each pass."""
+def look(model: Any, row: Row, z: Any, value: Any) -> dict[str, Any]:
+    """One row in detail: densities at every z, and at one complete value; 4000 draws."""
+    law, posterior, keys = model.conditional(row), model.posterior(row), jr.split(jr.key(0), 4000)
+    return {
+        "joint": jax.vmap(lambda z: model.log_joint(z, row))(z),
+        "posterior": jax.vmap(posterior.log_prob)(z),
+        "latent": posterior.mean(),
+        "prior": model.prior().mean(),
+        "evidence": model.log_evidence(row),
+        "completed": law.mean(),
+        "log_prob": law.log_prob(value),
+        "draws": jax.vmap(lambda key: law.sample(key=key))(keys),
+        "rows": jax.vmap(lambda key: model.sample(key=key)[1])(keys),
+    }
+
+
+AXIS = np.linspace(-9, 9, 181)
+GRID = np.stack(np.meshgrid(AXIS, AXIS), axis=-1).reshape(-1, 2)
+
+
+@functools.cache
+def looked(name: str, i: int) -> dict[str, Any]:
+    """`look` at row ``i``, at every class or on a fine grid of two causes; the value is the row, holes filled with 9."""
+    row = row_of(batch_of(2, True), i)
+    z = jnp.eye(K) if name in FAMILIES else jnp.asarray(GRID)
+    return look(example(name), row, z, jnp.where(row.mask, row.x, 9.0))
+
+
+@eqx.filter_jit
+def run(rule: EM, model: Any, batch: Row, steps: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """``steps`` passes over one batch; the model, the rule's state and the metrics of at most 100 passes, else 0."""
     arrays, static = eqx.partition((model, rule.init(model, batch, key=jr.key(0))), eqx.is_array)
 
-    def one(arrays: Any, step: Any) -> tuple[Any, Any]:
+    def one(step: Any, carry: Any) -> Any:
+        arrays, history = carry
         model, state = eqx.combine(arrays, static)
         model, state, metrics = rule.step(model, state, batch, key=jr.key(0), step=step)
-        return eqx.filter((model, state), eqx.is_array), metrics
+        history = {name: history[name].at[step].set(value, mode="drop") for name, value in metrics.items()}
+        return eqx.filter((model, state), eqx.is_array), history
 
-    arrays, metrics = jax.lax.scan(one, arrays, jnp.arange(steps))
-    return *eqx.combine(arrays, static), metrics
+    start = arrays, {"objective": jnp.zeros(100), "stopped": jnp.zeros(100, bool)}
+    arrays, history = jax.lax.fori_loop(0, steps, one, start)
+    return *eqx.combine(arrays, static), {name: value[:100] for name, value in history.items()}
+
+
+def fitted(rule: EM, model: Any, batch: Row, steps: int) -> tuple[Any, dict[str, np.ndarray]]:
+    """`run`, without compiling again for another tolerance or another number of steps."""
+    rule = jax.tree.map(lambda leaf: jnp.asarray(leaf, float) if isinstance(leaf, float) else leaf, rule)
+    model, _, history = run(rule, model, batch, jnp.asarray(steps))
+    return model, {name: np.asarray(value)[:steps] for name, value in history.items()}
 
 
 def gaussians(model: Any) -> list[tuple[float, np.ndarray, np.ndarray]]:
@@ -158,15 +214,15 @@ def close(got: Any, want: Any, size: float) -> None:
 @every_model
 @with_and_without
 def test_matrix_products_equal_the_sum_over_rows(name, holes):
-    batch = batch_of(2, holes)
-    close(expected(example(name), batch), by_row(example(name), batch), 1e-10)
+    found = measured(example(name), batch_of(2, holes))
+    close(found["expected"], found["summed"], 1e-10)
 
 
 @every_model
 def test_a_mask_without_holes_changes_nothing(name):
     batch = batch_of(2, False)
-    ones = Row(batch.x, jnp.ones((N, D), bool), weight=jnp.ones(N))
-    close(expected(example(name), ones), expected(example(name), batch), 1e-10)
+    ones = Row(batch.x, jnp.ones((N, D), bool), weight=batch.weight)
+    close(measured(example(name), ones), measured(example(name), batch), 1e-10)
 
 
 @every_model
@@ -181,137 +237,122 @@ def test_em_never_falls(name):
     batch = Row(jnp.asarray(np.where(mask, x, 0)), jnp.asarray(mask))
     keys = jr.split(jr.key(0), len(cases))
     ridges = jnp.asarray([ridge for _, _, ridge in cases])
-    fit = lambda batch, key, ridge: run(EM(tol=-jnp.inf), MODELS[name](batch, key, ridge), batch, 25)[2]["objective"]  # noqa: E731
-    history = np.asarray(eqx.filter_jit(jax.vmap(fit))(batch, keys, ridges))
+    fit = lambda batch, key, ridge: run(EM(tol=-jnp.inf), MODELS[name](batch, key, ridge), batch, 25)  # noqa: E731
+    history = np.asarray(eqx.filter_jit(jax.vmap(fit))(batch, keys, ridges)[2]["objective"])[:, :25]
     assert np.isfinite(history).all()
-    rise = np.diff(history, axis=1) / np.abs(history[:, :-1])
-    assert (rise >= -1e-9).all()
+    assert (np.diff(history, axis=1) >= -1e-9 * np.abs(history[:, 1:])).all()
     assert np.median(history[:, -1] - history[:, 0]) > 1e-3
 
 
 @every_model
-def test_log_evidence_is_that_of_the_dense_marginal(name):
-    batch = batch_of(2, True)
-    want = [dense(example(name), *pair)[0] for pair in zip(np.asarray(batch.x), np.asarray(batch.mask), strict=True)]
-    close(evidence(example(name), batch), np.array(want), 1e-10)
-    complete = Row(jnp.asarray(rows(2)[0]))
-    want = [dense(example(name), x, np.ones(D, bool))[0] for x in np.asarray(complete.x)]
-    close(evidence(example(name), complete), np.array(want), 1e-10)
-
-
-@every_model
-def test_log_evidence_integrates_the_joint(name):
-    """The sum over classes, or a fine grid over two causes."""
-    model, row = example(name), row_of(batch_of(2, True), 0)
-    axis = np.linspace(-9, 9, 241)
-    grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-    z, cell = (jnp.eye(K), 1.0) if name in FAMILIES else (jnp.asarray(grid), (axis[1] - axis[0]) ** 2)
-    joint = np.asarray(jax.vmap(lambda z: model.log_joint(z, row))(z))
-    assert logsumexp(joint) + np.log(cell) == pytest.approx(float(model.log_evidence(row)), abs=1e-8)
-
-
-@every_model
 @with_and_without
-def test_the_posterior_is_exact(name, holes):
-    """log p(x, z) - log p(z | x) is log p(x) whatever z."""
-    model, row = example(name), row_of(batch_of(2, holes), 0)
-    z = jnp.eye(K) if name in FAMILIES else jr.normal(jr.key(0), (5, 2))
-    rest = jax.vmap(lambda z: model.log_joint(z, row) - model.posterior(row).log_prob(z))(z)
-    close(rest, jnp.full(len(z), model.log_evidence(row)), 1e-10)
+def test_evidence_and_completion_are_those_of_the_dense_law(name, holes):
+    batch = batch_of(2, holes)
+    seen = np.asarray(batch.mask) if holes else np.ones((N, D), bool)
+    logs, means = zip(
+        *(dense(example(name), *pair) for pair in zip(np.asarray(batch.x), seen, strict=True)), strict=True
+    )
+    found = measured(example(name), batch)
+    close(found["evidence"], np.array(logs), 1e-10)
+    close(found["completed"], np.array(means), 1e-10)
+    assert (np.asarray(found["completed"])[seen] == np.asarray(batch.x)[seen]).all()
+
+
+@every_model
+def test_evidence_integrates_the_joint_and_the_posterior_is_exact(name):
+    """By the sum over classes, or on a fine grid over two causes; log p(x, z) - log p(z | x) is log p(x) at any z."""
+    found = looked(name, 0)
+    cell = 1.0 if name in FAMILIES else (AXIS[1] - AXIS[0]) ** 2
+    assert logsumexp(found["joint"]) + np.log(cell) == pytest.approx(float(found["evidence"]), abs=1e-8)
+    rest = found["joint"] - found["posterior"] - found["evidence"]
+    assert np.max(np.abs(rest) / (1 + np.abs(found["joint"]))) < 1e-10
 
 
 @every_model
 def test_a_row_without_observed_cells_scores_exactly_zero(name):
-    empty = row_of(batch_of(2, True), 3)
-    model = example(name)
-    assert float(model.log_evidence(empty)) == 0.0
-    batch = Row(empty.x[None], empty.mask[None])
-    assert float(model.expected(batch)[1]) == 0.0
-    close(model.posterior(empty).mean(), model.prior().mean(), 1e-12)
-    close(model.conditional(empty).mean(), dense(model, np.zeros(D), np.zeros(D, bool))[1], 1e-10)
+    found, batch = looked(name, EMPTY), batch_of(2, True)
+    assert float(found["evidence"]) == 0.0
+    alone = eqx.tree_at(lambda b: b.weight, batch, jnp.zeros(N).at[EMPTY].set(2.0))
+    assert float(measured(example(name), alone)["expected"][1]) == 0.0
+    close(found["latent"], found["prior"], 1e-12)
+    close(found["completed"], dense(example(name), np.zeros(D), np.zeros(D, bool))[1], 1e-10)
 
 
 @every_model
-def test_what_is_missing_in_a_row_cannot_be_seen(name):
-    """Not in that row, and not in any other, be it NaN or a number."""
+@pytest.mark.parametrize("hidden", [np.nan, 1e30])
+def test_what_is_missing_cannot_be_seen(name, hidden):
+    """Neither in its own row nor in any other."""
     batch = batch_of(2, True)
-    for hidden in (jnp.nan, 1e30):
-        other = eqx.tree_at(lambda b: b.x, batch, jnp.where(batch.mask, batch.x, hidden))
-        close(evidence(example(name), other), evidence(example(name), batch), 0)
-        close(expected(example(name), other), expected(example(name), batch), 0)
+    other = eqx.tree_at(lambda b: b.x, batch, jnp.where(batch.mask, batch.x, hidden))
+    close(measured(example(name), other), measured(example(name), batch), 0)
 
 
 @every_model
 @with_and_without
 def test_a_whole_weight_is_that_many_rows(name, holes):
-    batch, counts = batch_of(2, holes), np.arange(N) % 4
-    weighted = eqx.tree_at(lambda b: b.weight, batch, jnp.asarray(counts, float), is_leaf=lambda leaf: leaf is None)
-    bare = eqx.tree_at(lambda b: b.weight, batch, None, is_leaf=lambda leaf: leaf is None)
-    repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, counts, axis=0), bare)
-    close(iterate(example(name), weighted), iterate(example(name), repeated), 1e-10)
-    close(expected(example(name), weighted), expected(example(name), repeated), 1e-10)
+    batch, counts = batch_of(2, holes), np.tile([0, 1, 2], N // 3)
+    weighted = eqx.tree_at(lambda b: b.weight, batch, jnp.asarray(counts, float))
+    repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, counts, axis=0), batch)
+    repeated = eqx.tree_at(lambda b: b.weight, repeated, jnp.ones(N))
+    one, other = (measured(example(name), b) for b in (weighted, repeated))
+    close((one["expected"], one["next"]), (other["expected"], other["next"]), 1e-10)
 
 
 @every_model
-def test_conditional_is_that_of_the_dense_law_and_holds_what_is_observed(name):
-    model, batch = example(name), batch_of(2, True)
-    row = row_of(batch, int(np.argmin(np.abs(np.asarray(batch.mask).sum(axis=1) - 2))))
+def test_a_row_alone_is_as_among_others(name):
+    among, alone = measured(example(name), batch_of(2, True)), looked(name, 0)
+    for part in ("evidence", "latent", "completed"):
+        close(among[part][0], alone[part], 1e-12)
+
+
+@every_model
+def test_draws_given_a_row_hold_what_is_observed(name):
+    found, row = looked(name, 0), row_of(batch_of(2, True), 0)
     x, seen = np.asarray(row.x), np.asarray(row.mask)
-    law = model.conditional(row)
-    close(law.mean(), dense(model, x, seen)[1], 1e-10)
-    draws = np.asarray(jax.vmap(lambda key: law.sample(key=key))(jr.split(jr.key(0), 4000)))
+    assert 0 < seen.sum() < D
+    draws = np.asarray(found["draws"])
     assert (draws[:, seen] == x[seen]).all()
-    assert np.max(np.abs(z_scores(draws[:, ~seen], np.asarray(law.mean())[~seen]))) < LIMIT
-    # p(missing | observed) p(observed) = p(all), at any value of the missing cells
-    for draw in draws[:3]:
-        joint = law.log_prob(jnp.asarray(draw)) + model.log_evidence(row)
-        assert float(joint) == pytest.approx(dense(model, draw, np.ones(D, bool))[0], abs=1e-8)
-    whole = model.conditional(Row(row.x))
-    assert (np.asarray(whole.sample(key=jr.key(0))) == x).all() and float(whole.log_prob(row.x)) == 0.0
-
-
-@every_model
-def test_a_batch_is_its_rows(name):
-    model, batch = example(name), batch_of(2, True)
-    together = jax.vmap(
-        lambda row: (model.log_evidence(row), model.posterior(row).mean(), model.conditional(row).mean())
-    )(batch)
-    for i in (0, 3):
-        row = row_of(batch, i)
-        alone = model.log_evidence(row), model.posterior(row).mean(), model.conditional(row).mean()
-        close(jax.tree.map(lambda leaf: leaf[i], together), alone, 1e-12)
+    assert np.max(np.abs(z_scores(draws[:, ~seen], np.asarray(found["completed"])[~seen]))) < LIMIT
+    # p(missing | observed) p(observed) = p(all)
+    whole = dense(example(name), np.where(seen, x, 9.0), np.ones(D, bool))[0]
+    assert float(found["log_prob"] + found["evidence"]) == pytest.approx(whole, rel=1e-10)
 
 
 @every_model
 def test_draws_have_the_moments_of_the_dense_law(name):
-    model, parts = example(name), gaussians(example(name))
+    parts = gaussians(example(name))
     mean = sum(np.exp(w) * m for w, m, _ in parts)
     second = sum(np.exp(w) * (c + np.outer(m - mean, m - mean)) for w, m, c in parts)
-    x = np.asarray(jax.vmap(lambda key: model.sample(key=key)[1])(jr.split(jr.key(0), 4000))) - mean
-    products = (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)
-    assert np.max(np.abs(z_scores(np.hstack([x, products]), np.hstack([np.zeros(D), second.ravel()])))) < LIMIT
+    for i, part in ((0, "rows"), (EMPTY, "draws")):
+        x = np.asarray(looked(name, i)[part]) - mean
+        products = (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)
+        assert np.max(np.abs(z_scores(np.hstack([x, products]), np.hstack([np.zeros(D), second.ravel()])))) < LIMIT
 
 
-@every_model
+def test_everything_observed_leaves_nothing_to_draw():
+    for name in ("full", "diag", "factor-analysis"):
+        row = row_of(batch_of(2, False), 0)
+        law = example(name).conditional(row)
+        assert (law.sample(key=jr.key(0)) == row.x).all() and float(law.log_prob(row.x)) == 0.0
+
+
+@pytest.mark.parametrize("name", ["full", "diag", "factor-analysis"])
 def test_gradients_pass_holes(name):
     batch = batch_of(2, True)
     batch = eqx.tree_at(lambda b: b.x, batch, jnp.where(batch.mask, batch.x, jnp.nan))
-    gradient = eqx.filter_jit(eqx.filter_grad(lambda model: jnp.sum(jax.vmap(model.log_evidence)(batch))))(
-        example(name)
-    )
-    assert all(
-        jnp.isfinite(leaf).all() and jnp.any(leaf != 0) for leaf in jax.tree.leaves((gradient,)) if leaf.size > 1
-    )
+    parameters, rest = trainable(example(name))
+    total = lambda parameters: jnp.sum(jax.vmap(eqx.combine(parameters, rest).log_evidence)(batch))  # noqa: E731
+    for leaf in jax.tree.leaves(jax.jit(jax.grad(total))(parameters)):
+        assert jnp.isfinite(leaf).all() and jnp.any(leaf != 0)
 
 
 # The rule.
 
 
 def test_passes_in_batches_equal_passes_over_all():
-    x, mask = rows(4, 0.3)
-    batch = Row(jnp.asarray(np.where(mask, x, 0)), jnp.asarray(mask))
-    start = MODELS["full"](batch, jr.key(2))
-    whole, _, metrics = run(EM(tol=0.0), start, batch, 3)
+    batch = batch_of(4, True)
+    start = example("full")
+    whole, history = fitted(EM(tol=0.0), start, batch, 3)
     parts = jax.tree.map(lambda leaf: leaf.reshape(4, N // 4, *leaf.shape[1:]), batch)
     rule, model, objective = EM(tol=0.0, batches=jnp.array(4), block=7), start, []
     state = rule.init(model, row_of(parts, 0), key=jr.key(0))
@@ -322,19 +363,18 @@ def test_passes_in_batches_equal_passes_over_all():
         if step < 3:
             close(model, start, 0)
     close(model, whole, 1e-10)
-    close(np.array(objective[3::4]), metrics["objective"], 1e-10)
+    close(np.array(objective[3::4]), history["objective"], 1e-10)
 
 
 def test_blocks_change_nothing():
-    batch = batch_of(2, True)
-    start = example("full")
-    close(run(EM(block=7), start, batch, 2)[0], run(EM(), start, batch, 2)[0], 1e-10)
+    batch, start = batch_of(2, True), example("full")
+    close(fitted(EM(block=7), start, batch, 2)[0], fitted(EM(), start, batch, 2)[0], 1e-10)
 
 
 def test_online_em_comes_near_batch_em():
     x = jnp.asarray(rows(5, n=2000)[0])
     start = MODELS["diag"](Row(x[:N]), jr.key(0))
-    best, _, _ = run(EM(tol=0.0), start, Row(x), 100)
+    best, _ = fitted(EM(tol=0.0), start, Row(x), 100)
     rule, order = EM(rate=Power(-0.6)), jr.permutation(jr.key(1), jnp.tile(jnp.arange(2000), 10)).reshape(-1, 50)
 
     @eqx.filter_jit
@@ -349,26 +389,30 @@ def test_online_em_comes_near_batch_em():
 
     (model, _), stopped = online(start)
     score = lambda model: float(evidence(model, Row(x)).mean())  # noqa: E731
-    assert score(start) < score(best) - 0.1
-    assert score(best) - score(model) < 0.01
+    assert score(start) < score(best) - 0.02
+    assert score(best) - score(model) < 0.005
     assert not np.any(stopped)
 
 
-def test_the_first_online_step_is_a_batch_step():
-    batch = batch_of(2, True)
-    close(run(EM(rate=0.1), example("full"), batch, 1)[0], iterate(example("full"), batch), 1e-10)
+def test_the_first_online_step_is_a_batch_step_and_the_next_are_not():
+    batch, start = batch_of(2, True), example("diag")
+    first, _ = fitted(EM(rate=0.25), start, batch, 1)
+    close(first, measured(start, batch)["next"], 1e-10)
+    (a, _), (b, _) = measured(start, batch)["expected"][0], measured(first, batch)["expected"][0]
+    counts = 0.75 * a + 0.25 * b
+    second, _ = fitted(EM(rate=0.25), start, batch, 2)
+    close(jax.nn.softmax(second.logits), counts / jnp.sum(counts), 1e-10)
 
 
 def test_a_rule_that_stopped_leaves_the_model_alone():
-    batch = Row(jnp.asarray(rows(2)[0]))
-    _, _, metrics = run(EM(tol=0.05), example("full"), batch, 30)
-    objective, stopped = np.asarray(metrics["objective"]), np.asarray(metrics["stopped"])
-    last = int(np.argmax(stopped))
-    assert 1 < last < 28 and stopped[last:].all()
-    assert (np.diff(objective[: last + 1]) >= [0.05] * (last - 1) + [0]).all() and objective[last] - objective[
-        last - 1
-    ] < 0.05
-    assert (objective[last + 1 :] == objective[last + 1]).all() and objective[last + 1] > objective[last]
+    batch, start = batch_of(4, True), example("full")
+    model, history = fitted(EM(tol=0.01), start, batch, 30)
+    last = int(np.argmax(history["stopped"]))
+    rises = np.diff(history["objective"])
+    assert 1 < last < 28 and history["stopped"][last:].all()
+    assert (rises[: last - 1] >= 0.01).all() and rises[last - 1] < 0.01
+    close(model, fitted(EM(tol=0.01), start, batch, last + 1)[0], 0)
+    assert float(jnp.max(jnp.abs(measured(model, batch)["next"].components.means - model.components.means))) > 1e-6
 
 
 def test_other_numbers_do_not_compile_again():
@@ -381,105 +425,105 @@ def test_other_numbers_do_not_compile_again():
 
     batch = batch_of(2, True)
     for tol, seed in ((1e-3, 1), (0.5, 2), (0.0, 3)):
-        one(EM(jnp.asarray(tol)), MODELS["full"](batch, jr.key(seed), tol), batch)
+        one(EM(jnp.asarray(tol)), MODELS["diag"](batch, jr.key(seed), jnp.asarray(tol)), batch)
     assert len(traced) == 1
 
 
 # Mixtures.
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@every_family
 def test_equals_scikit_learn(name):
     """From the same weights, means and covariances: after 7 passes, and on the pass where learning stops."""
-    x = rows(6, n=300)[0]
-    start = iterate(MODELS[name](Row(jnp.asarray(x[:50])), jr.key(0)), Row(jnp.asarray(x[:50])))
+    x = rows(6)[0]
+    batch = Row(jnp.asarray(x), weight=jnp.ones(N))
+    start = example(name)
     parts = gaussians(start)
     covariances = np.stack([c for _, _, c in parts])
-    shaped = {
-        "full": covariances,
-        "tied": covariances[0],
-        "diag": np.einsum("kii->ki", covariances),
-        "spherical": covariances[:, 0, 0],
-    }
+    diagonals = np.einsum("kii->ki", covariances)
+    shaped = {"full": covariances, "tied": covariances[0], "diag": diagonals, "spherical": diagonals[:, 0]}
     precision = np.linalg.inv(shaped[name]) if name in ("full", "tied") else 1 / shaped[name]
     given = {"weights_init": np.exp([w for w, _, _ in parts]), "means_init": np.stack([m for _, m, _ in parts])}
     given |= {"precisions_init": precision, "n_components": K, "covariance_type": name}
-    with np.testing.suppress_warnings() as quiet:
-        quiet.filter(mixture._base.ConvergenceWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
         theirs = mixture.GaussianMixture(tol=0, max_iter=7, **given).fit(x)
         stopping = mixture.GaussianMixture(tol=1e-3, **given).fit(x)
-    ours, _, _ = run(EM(tol=-1.0), start, Row(jnp.asarray(x)), 7)
-    close(np.exp(ours.logits), theirs.weights_, 1e-6)
+    ours, history = fitted(EM(tol=-1.0), start, batch, 7)
+    assert history["objective"] == pytest.approx(np.array(theirs.lower_bounds_), abs=1e-6)
+    close(jax.nn.softmax(ours.logits), theirs.weights_, 1e-6)
     means, covariances = (np.stack(part) for part in zip(*((m, c) for _, m, c in gaussians(ours)), strict=True))
     close(means, theirs.means_, 1e-6)
     shapes = {"full": lambda c: c, "tied": lambda c: np.tile(c, (K, 1, 1)), "diag": lambda c: c[:, :, None] * np.eye(D)}
-    dense_of = shapes.get(name, lambda c: c[:, None, None] * np.eye(D))
-    close(covariances, dense_of(theirs.covariances_), 1e-6)
-    close(evidence(ours, Row(jnp.asarray(x))), theirs.score_samples(x), 1e-6)
-    stopped = np.asarray(run(EM(tol=1e-3), start, Row(jnp.asarray(x)), 100)[2]["stopped"])
-    assert int(np.argmax(stopped)) + 1 == stopping.n_iter_
+    close(covariances, shapes.get(name, lambda c: c[:, None, None] * np.eye(D))(theirs.covariances_), 1e-6)
+    close(evidence(ours, batch), theirs.score_samples(x), 1e-6)
+    stopped = fitted(EM(tol=1e-3), start, batch, 100)[1]["stopped"]
+    assert int(np.argmax(stopped)) + 1 == stopping.n_iter_ > 3
 
 
 def test_means_are_recovered_through_holes():
     rng = np.random.default_rng(0)
     truth = np.array([[0.0, 0, 0, 0], [6, 6, 0, 0], [0, 6, 6, 6]]) + 100
-    x, mask = truth[rng.integers(3, size=1500)] + rng.normal(size=(1500, 4)), rng.random((1500, 4)) > 0.3
+    x, mask = truth[rng.integers(3, size=900)] + rng.normal(size=(900, 4)), rng.random((900, 4)) > 0.3
     batch = Row(jnp.asarray(np.where(mask, x, 0)), jnp.asarray(mask))
-    model, _, _ = run(EM(), MODELS["full"](batch, jr.key(0)), batch, 60)
+    model, _ = fitted(EM(), MODELS["full"](batch, jr.key(0)), batch, 40)
     found = np.asarray(model.components.means)
     order = np.argmin(np.linalg.norm(found[:, None] - truth[None], axis=-1), axis=0)
     assert sorted(order) == [0, 1, 2]
-    assert np.max(np.abs(found[order] - truth)) < 0.25
+    assert np.max(np.abs(found[order] - truth)) < 0.3
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@every_family
 def test_single_precision_far_from_zero(name):
     """Columns of spread 1 at 1000: one iteration in float32 agrees with float64 to a few units of its last place."""
-    x = rows(7, n=200)[0] * 0.3 + 1000
-    x = x.astype(np.float32).astype(np.float64)
-    start = cast(cast(MODELS[name](Row(jnp.asarray(x)), jr.key(0)), jnp.float32), jnp.float64)
-    want = iterate(start, Row(jnp.asarray(x)))
-    got = iterate(cast(start, jnp.float32), Row(jnp.asarray(x, jnp.float32)))
+    x = (rows(7)[0] * 0.3 + 1000).astype(np.float32)
+    batch = Row(jnp.asarray(x, float), weight=jnp.ones(N))
+    start = cast(cast(MODELS[name](batch, jr.key(0)), jnp.float32), float)
+    want = measured(start, batch)["next"]
+    got = iterate(cast(start, jnp.float32), cast(batch, jnp.float32))
     assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {jnp.dtype("float32")}
     for (_, m32, c32), (_, m64, c64) in zip(gaussians(got), gaussians(want), strict=True):
         assert np.max(np.abs(m32 - m64)) < 3e-4 and np.max(np.abs(c32 - c64)) < 1e-3 * np.max(c64)
 
 
-def test_a_component_without_rows_keeps_its_law():
-    x = jnp.asarray(rows(8)[0])
-    for name, family in FAMILIES.items():
-        components = family.broad(Row(x), K)
-        components = eqx.tree_at(lambda c: c.means, components, components.means.at[2].set(1e6))
-        after = iterate(Mixture(jnp.zeros(K), components), Row(x))
-        assert np.isfinite([float(jnp.sum(leaf)) for leaf in jax.tree.leaves(after)]).all(), name
-        close(after.components.means[2], components.means[2], 0)
-        assert float(jax.nn.softmax(after.logits)[2]) < 1e-15
+@every_family
+def test_a_component_without_rows_keeps_its_law(name):
+    model, batch = example(name), batch_of(2, True)
+    model = eqx.tree_at(lambda m: m.components.means, model, model.components.means.at[2].set(1e6))
+    after = measured(model, batch)["next"]
+    close(after.components.means[2], model.components.means[2], 0)
+    assert float(jax.nn.softmax(after.logits)[2]) < 1e-15
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@every_family
 def test_a_degenerate_component_keeps_its_covariance(name):
     """Six equal rows have no spread, and nothing is added to it."""
-    x = jnp.concatenate([jnp.asarray(rows(9)[0]), jnp.full((6, D), 50.0)])
-    batch = Row(x)
-    shares = jnp.zeros((N + 6, 2)).at[:N, 0].set(1).at[N:, 1].set(1)
-    model = Mixture.from_responsibilities(batch, shares, FAMILIES[name].broad(batch, 2, 0.0))
-    close(model.components.means[1], jnp.full(D, 50.0), 1e-10)
-    assert np.isfinite(np.asarray(evidence(iterate(model, batch), batch))).all()
+    x = jnp.asarray(rows(9)[0]).at[:6].set(50.0)
+    batch = Row(x, weight=jnp.ones(N))
+    model = eqx.tree_at(lambda m: m.components.reg_covar, MODELS[name](batch, jr.key(0)), Fixed(jnp.array(0.0)))
+    model = eqx.tree_at(lambda m: m.components.means, model, model.components.means.at[0].set(50.0))
+    for _ in range(3):
+        found = measured(model, batch)
+        model = found["next"]
+        assert np.isfinite(found["evidence"]).all()
+    close(model.components.means[0], jnp.full(D, 50.0), 1e-10)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(model))
 
 
-def test_a_soft_class_has_the_mixed_mean():
+@every_family
+def test_a_soft_class_has_the_mixed_mean(name):
     z = jnp.array([0.2, 0.5, 0.3])
-    for name in FAMILIES:
-        model = example(name)
-        close(model.likelihood(z).mean(), z @ model.components.means, 1e-12)
+    close(example(name).likelihood(z).mean(), z @ example(name).components.means, 1e-12)
 
 
 def test_the_bound_summed_over_classes_is_the_likelihood():
-    model, batch = example("full"), batch_of(2, True)
-    bound = eqx.filter_jit(eqx.filter_value_and_grad(lambda m: ELBO(Enumerate())(m, batch, key=jr.key(0))[0]))
+    batch = batch_of(2, True)
+    parameters, rest = trainable(example("diag"))
     share = batch.weight / jnp.sum(batch.weight)
-    exact = eqx.filter_jit(eqx.filter_value_and_grad(lambda m: -share @ jax.vmap(m.log_evidence)(batch)))
-    close(bound(model), exact(model), 1e-9)
+    bound = lambda p: ELBO(Enumerate())(eqx.combine(p, rest), batch, key=jr.key(0))[0]  # noqa: E731
+    exact = lambda p: -share @ jax.vmap(eqx.combine(p, rest).log_evidence)(batch)  # noqa: E731
+    close(*(jax.jit(jax.value_and_grad(loss))(parameters) for loss in (bound, exact)), 1e-9)
 
 
 @pytest.mark.parametrize(
@@ -488,7 +532,7 @@ def test_the_bound_summed_over_classes_is_the_likelihood():
         lambda: Mixture(jnp.zeros(2), DiagonalCovariance(jnp.zeros((3, 1)), jnp.ones((3, 1)))),
         lambda: DiagonalCovariance(jnp.zeros((3, 1)), jnp.ones((3, 2))),
         lambda: SphericalCovariance(jnp.zeros((3, 1)), jnp.ones(2)),
-        lambda: FullCovariance(jnp.zeros((3, 2)), jnp.ones((3, 2, 1))),
+        lambda: FullCovariance(jnp.zeros((3, 2)), jnp.ones((3, 3, 3))),
         lambda: TiedCovariance(jnp.zeros((3, 2)), jnp.ones((3, 3))),
         lambda: LinearGaussian(jnp.zeros((3, 2)), jnp.zeros(2), DiagonalNoise(jnp.ones(3))),
     ],
@@ -518,31 +562,31 @@ def test_the_tutorial_data():
     assert float(evidence(truth, test).mean()) == pytest.approx(-3.970451758801384, abs=1e-10)
     assert float(evidence(truth, train).mean()) == pytest.approx(-3.934836900537360, abs=1e-10)
     start = LinearGaussian(jr.normal(jr.key(0), (3, 2)), Fixed(jnp.zeros(3)), DiagonalNoise(jnp.ones(3)))
-    model, _, _ = run(EM(tol=1e-12), start, train, 2000)
+    model, _ = fitted(EM(tol=1e-12), start, train, 2000)
     assert not np.any(np.asarray(model.bias.value))
     reached = float(evidence(model, train).mean())
     assert ceiling - 1e-4 < reached <= ceiling + 1e-12
 
 
-@pytest.mark.parametrize("causes", [1, 3, 5])
+@pytest.mark.parametrize("causes", [1, 3])
 def test_reaches_scikit_learn_on_wine(causes):
     x = load_wine().data
     x = (x - x.mean(axis=0)) / x.std(axis=0)
     theirs = decomposition.FactorAnalysis(causes, tol=1e-10, max_iter=20_000).fit(x).score(x)
     batch = Row(jnp.asarray(x))
-    model, _, _ = run(EM(tol=1e-9), LinearGaussian.from_moments(batch, causes), batch, 600)
+    model, _ = fitted(EM(tol=1e-9), LinearGaussian.from_moments(batch, causes), batch, 600)
     ours = float(evidence(model, batch).mean())
     assert ours == pytest.approx(theirs, rel=1e-4) and ours >= theirs - 1e-5 * abs(theirs)
 
 
 def test_probabilistic_pca_reaches_its_closed_form():
     """Tipping & Bishop 1999, equations 7 and 8, on data with more columns than causes."""
-    x = rows(10, n=300)[0]
+    x = rows(10)[0]
     values = np.linalg.eigvalsh(np.cov(x.T, bias=True))[::-1]
     rest = values[2:].mean()
     best = -0.5 * (np.log(values[:2]).sum() + 2 * np.log(rest) + D * (1 + np.log(2 * np.pi)))
-    batch = Row(jnp.asarray(x))
-    model, _, metrics = run(EM(tol=0.0), LinearGaussian.from_moments(batch, 2, IsotropicNoise), batch, 300)
+    batch = Row(jnp.asarray(x), weight=jnp.ones(N))
+    model, _ = fitted(EM(tol=-1.0), LinearGaussian.from_moments(batch, 2, IsotropicNoise), batch, 300)
     assert float(evidence(model, batch).mean()) == pytest.approx(best, rel=1e-8)
     assert float(jnp.abs(model.noise.scales)) ** 2 == pytest.approx(rest, rel=1e-4)
 
@@ -553,8 +597,8 @@ def test_a_constant_column_and_one_never_seen():
     x[:, 1], mask[:, 2] = 7.0, False
     batch = Row(jnp.asarray(np.where(mask, x, 0)), jnp.asarray(mask))
     start = LinearGaussian.from_moments(batch, 2)
-    model, _, metrics = run(EM(tol=-1.0), start, batch, 25)
-    assert np.isfinite(metrics["objective"]).all()
+    model, history = fitted(EM(tol=-1.0), start, batch, 25)
+    assert np.isfinite(history["objective"]).all()
     scale, law = np.asarray(model.noise_scale()), model.conditional(row_of(batch, 0))
     assert scale[1] == pytest.approx(1e-3) and scale[2] == start.noise_scale()[2]
     assert np.isfinite(np.asarray(law.mean())).all()
@@ -564,7 +608,6 @@ def test_fixed_bias_stays_and_free_bias_moves():
     batch = batch_of(2, True)
     free = example("factor-analysis")
     held = LinearGaussian(free.loading, Fixed(free.bias), free.noise)
-    close(iterate(held, batch).bias.value, free.bias, 0)
-    assert float(jnp.max(jnp.abs(iterate(free, batch).bias - free.bias))) > 1e-3
-    history = np.asarray(run(EM(tol=-1.0), held, batch, 25)[2]["objective"])
-    assert (np.diff(history) > -1e-9).all()
+    close(fitted(EM(), held, batch, 1)[0].bias.value, free.bias, 0)
+    assert float(jnp.max(jnp.abs(measured(free, batch)["next"].bias - free.bias))) > 1e-3
+    assert (np.diff(fitted(EM(tol=-1.0), held, batch, 25)[1]["objective"]) > -1e-9).all()

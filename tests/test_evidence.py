@@ -86,8 +86,8 @@ def test_at_the_exact_posterior_there_is_no_error():
     np.testing.assert_allclose(error, 0, atol=1e-7)
 
 
-@pytest.mark.parametrize("k, block", [(137, 50), (10, 50)])
-def test_blocks_equal_one_sum_over_the_same_draws(k, block):
+def test_blocks_equal_one_sum_over_the_same_draws():
+    k, block = 137, 50
     model, batch, key = wide(), rows(), jr.key(2)
     value, error = evaluated(model, k, block)(batch, key)
 
@@ -145,46 +145,42 @@ def test_the_method_and_direction_travel_with_the_number():
 def test_a_row_alone_scores_as_among_others_in_any_order():
     score = evaluated(wide(), 20)
     together, _ = score(rows(), jr.key(3))
-    order = jnp.array([3, 1, 0, 2])
-    turned, _ = score(jax.tree.map(lambda leaf: leaf[order], rows()), jr.key(3))
+    order = np.array([3, 1, 0, 2])
+    turned, _ = score(Row(rows().x[order], rows().mask[order]), jr.key(3))
     np.testing.assert_allclose(turned, together[order], rtol=1e-13)
-    alone, _ = score(jax.tree.map(lambda leaf: leaf[1:2], rows()), jr.key(3))
-    np.testing.assert_allclose(alone[0], together[1], rtol=1e-13)
-    plain, _ = score(Row(jnp.asarray(np.stack([2 * X, X]))), jr.key(3))
-    np.testing.assert_allclose(plain, together[jnp.array([3, 0])], rtol=1e-13)
+    alone, _ = score(Row(jnp.asarray(X)[None]), jr.key(3))
+    np.testing.assert_allclose(alone, together[:1], rtol=1e-13)
     other, _ = score(rows(), jr.key(4))
-    assert np.all(np.abs(other - together)[jnp.array([0, 1, 3])] > 1e-6)
+    assert np.all(np.abs(np.asarray(other - together))[[0, 1, 3]] > 1e-6)
 
 
 def test_the_key_of_a_row_reads_values_mask_and_context():
-    def words(x, mask=None, context=None):
-        cells = held_cells(Row(jnp.asarray(x)[None], mask if mask is None else mask[None], context=context))
-        return tuple(np.asarray(jr.key_data(row_keys(jr.key(0), cells)))[0].tolist())
+    full, hole, context = jnp.ones((1, CELLS), bool), jnp.asarray(HOLE)[None], jnp.ones((1, 1))
 
-    full = jnp.ones(CELLS, bool)
-    assert words(X) == words(X, full)
-    different = [words(X), words(2 * X), words(X, full.at[1].set(False)), words(X, context=jnp.array([[1.0]]))]
-    different.append(words(X, context=jnp.array([[2.0]])))
-    assert len(set(different)) == len(different)
+    @compiled
+    def words(x):
+        batches = [Row(x), Row(x, full), Row(2 * x), Row(x, hole), Row(x, context=context), Row(x, context=2 * context)]
+        return [jr.key_data(row_keys(jr.key(0), held_cells(batch)))[0, 1] for batch in batches]
 
-
-def test_single_precision_stays_single():
-    model, batch = cast((MODELS["belief-net"](), binary_rows()), jnp.float32)
-    shapes = jax.eval_shape(lambda: ImportanceWeighted(10)(model, batch, key=jr.key(0)))
-    assert {leaf.dtype for leaf in shapes} == {jnp.dtype(jnp.float32)}
+    plain, masked, *others = map(int, words(jnp.asarray(X)[None]))
+    assert plain == masked
+    assert len({plain, *others}) == 5
 
 
-@pytest.mark.parametrize("name", ["vae", "two-layers", "bits", "one-hot", "belief-net"])
+@pytest.mark.parametrize("name", ["vae", "one-hot", "belief-net"])
 def test_every_model_has_finite_evidence_and_an_empty_row_scores_zero(name):
-    value, error = evaluated(MODELS[name](), 30)(binary_rows(), jr.key(0))
+    """In single precision, which must stay single where double is the default."""
+    model, batch = cast((MODELS[name](), binary_rows()), jnp.float32)
+    value, error = map(np.asarray, evaluated(model, 30)(batch, jr.key(0)))
+    assert value.dtype == error.dtype == np.float32
     assert np.all(np.isfinite(value)) and np.all(error[:2] > 0)
-    assert (float(value[2]), float(error[2])) == (0.0, 0.0)
+    assert (value[2], error[2]) == (0.0, 0.0)
 
 
 # Missing cells.
 
 
-@pytest.mark.parametrize("mask", [HOLE, NONE, np.array([False, True, False])], ids=str)
+@pytest.mark.parametrize("mask", [HOLE, NONE], ids=str)
 def test_completions_follow_the_conditional_gaussian(mask):
     model, row, n = Helmholtz(linear_generator(), ExactLinear()), holed(mask), 20_000
 

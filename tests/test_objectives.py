@@ -203,7 +203,8 @@ def test_divergence_of_a_known_pair():
     mean, log_scale = Affine(jnp.zeros((2, CELLS)), jnp.array([0.5, -1.0])), jnp.array([-0.15, 0.2])
     q = Amortised(Filled(Fixed(jnp.zeros(CELLS))), Conditional(mean, Homoscedastic(log_scale, 0.0), (2,)))
     model = Helmholtz(linear_generator(), q)
-    _, metrics = AnalyticELBO(Pathwise())(model, Row(jnp.asarray(X)[None]), key=jr.key(0))
+    objective, batch = AnalyticELBO(Pathwise()), Row(jnp.asarray(X)[None])
+    _, metrics = compiled(lambda: objective(model, batch, key=jr.key(0)))()
     assert float(metrics["kl"]) == pytest.approx(0.6913214591614941, abs=1e-14)
 
 
@@ -212,20 +213,24 @@ def test_divergence_of_a_known_pair():
 
 @pytest.mark.parametrize("objective, name", PAIRS)
 def test_rows_stand_alone_and_what_a_mask_hides_is_never_felt(objective, name):
-    """Row 3 is row 1 with NaN where nothing was observed; the plain loop and the batch agree."""
-    batch, model, loss = binary_rows(), MODELS[name](), OBJECTIVES[objective][0]
+    """In single precision, which must stay single where double is the default.
+
+    Row 3 is row 1 with NaN where nothing was observed; the batch agrees with a loop over its rows.
+    """
+    batch, loss = cast(binary_rows(), jnp.float32), OBJECTIVES[objective][0]
     batch = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[1:2]]), batch)
     batch = eqx.tree_at(lambda b: b.x, batch, batch.x.at[3, 1].set(jnp.nan))
-    keys = jr.split(jr.key(1), 3)[jnp.array([0, 1, 2, 1])]
 
     @compiled
-    def answers(batch, keys):
+    def answers(batch, key):
+        model, keys = cast(MODELS[name](), jnp.float32), jr.split(key, 3)[jnp.array([0, 1, 2, 1])]
         slopes = jax.vmap(lambda row, key: with_gradient(lambda m: per_row(loss, m, row, key), model))(batch, keys)
         return slopes, jax.lax.map(lambda pair: per_row(loss, model, *pair), (batch, keys))
 
-    slopes, loop = answers(batch, keys)
+    slopes, loop = answers(batch, jr.key(1))
     table = flat(slopes, lead=1)
-    np.testing.assert_allclose(table[:, 0], loop, rtol=1e-12)
+    assert table.dtype == loop.dtype == np.float32
+    np.testing.assert_allclose(table[:, 0], loop, rtol=1e-5)
     assert np.all(np.isfinite(table))
     np.testing.assert_array_equal(table[3], table[1])
     assert np.abs(table[0] - table[1]).max() > 1e-3
@@ -295,14 +300,6 @@ def test_compiled_and_plain_agree():
 
 
 # Precision and structure.
-
-
-@pytest.mark.parametrize("objective, name", PAIRS)
-def test_single_precision_stays_single(objective, name):
-    model, batch = cast((MODELS[name](), binary_rows()), jnp.float32)
-    loss = lambda model: OBJECTIVES[objective][0](model, batch, key=jr.key(0))  # noqa: E731
-    shapes = jax.eval_shape(lambda: eqx.filter_value_and_grad(loss, has_aux=True)(model))
-    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype(jnp.float32)}
 
 
 def test_single_and_double_precision_agree():

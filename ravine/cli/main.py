@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         sys.stdout.flush()
     except CycloptsError as error:
-        return _refuse(f"{str(error).strip().rstrip('.')}; see ravine --help.")
+        return _refuse(f"{str(error).strip().rstrip('.?')}; see ravine --help.")
     except BrokenPipeError:  # whoever read our output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -5,6 +5,7 @@ Tutorial: on its data of seed 42 the true model has mean test evidence -3.9705 n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -28,6 +29,9 @@ from ravine.objectives import AnalyticELBO
 from ravine.recognisers import Amortised, Filled
 from ravine.rules import EM, Descend, Optimiser
 from ravine.train import Stage
+from ravine.trial import Trial
+
+TRUE_MODEL = Trial("fa-tutorial", {"latents": 2}, -3.970451758801384, "the true model's mean test evidence, exact")
 
 
 class FactorAnalysis(LatentVariableModel):
@@ -58,6 +62,7 @@ class FactorAnalysis(LatentVariableModel):
     precision: Precision = "float64"
 
     kinds: ClassVar[tuple[str, ...]] = ("real",)
+    trials: ClassVar[Mapping[str, Trial]] = {"small": TRUE_MODEL}
 
     def build(self, schema: Schema, *, key: PRNGKeyArray) -> LinearGaussian:
         """A model of the right shape; `stages` puts it where learning starts."""
@@ -93,12 +98,14 @@ class VariationalFactorAnalysis(LatentVariableModel):
     latents: int = 2
     objective: Objective = AnalyticELBO(Pathwise())
     rate: float | AbstractSchedule = 1e-2
-    batch_size: int = 32
+    batch_size: int = 100
     steps: int = 5_000
+    patience: int = 50
     evidence: AbstractEvidence = ExactGenerator()
     standardise: bool = True
 
     kinds: ClassVar[tuple[str, ...]] = ("real",)
+    trials: ClassVar[Mapping[str, Trial]] = {"small": TRUE_MODEL}
 
     def build(self, schema: Schema, *, key: PRNGKeyArray) -> Helmholtz:
         """A linear Gaussian generator with random loadings, and a linear recogniser."""

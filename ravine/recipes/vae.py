@@ -70,7 +70,7 @@ class VAE(LatentVariableModel):
         ),
         "paper": Trial(
             "mnist-grey",
-            {"binarise": "dynamic", "steps": 100_000, "rate": Cosine(1e-3, 100_000, 1e-4), "patience": 1000},
+            {"binarise": "dynamic", "steps": 100_000, "rate": Cosine(1e-3, 1e5, 1e-4), "patience": 1000},
             -86.76,
             "Burda et al. 2016, table 1, VAE with k=1 and one layer, 3280 epochs; as quoted in the README of parmesan",
         ),

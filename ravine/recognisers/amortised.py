@@ -39,12 +39,15 @@ class Amortised(AbstractRecogniser):
     Examples
     --------
     >>> import jax.random as jr
-    >>> from ravine.dist import Conditional, Real
+    >>> from ravine.dist import Conditional, Gaussian, Real
+    >>> from ravine.models.directed import Directed
     >>> from ravine.nets import MLP
     >>> read = Filled(Fixed(jnp.zeros(4)), tells=True)
     >>> q = Amortised(read, Conditional(MLP(read.inputs(), 4, (8,), key=jr.key(0)), Real(), (2,)))
+    >>> prior = Fixed(Gaussian(jnp.zeros(2), jnp.ones(2)))
+    >>> p = Directed(prior, Conditional(MLP(2, 8, (), key=jr.key(1)), Real(), (4,)))
     >>> row = Row(jnp.array([1.0, 0, 0, 2]), jnp.array([True, False, True, True]))
-    >>> q(None, row).mean().shape
+    >>> q(p, row).mean().shape
     (2,)
     """
 
