@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ def as_given(X: Any, values: np.ndarray) -> Any:
     return values if axes is None else values.reshape(*values.shape[:-1], *axes)
 
 
-def framed(values: np.ndarray, names: Sequence[str] | None) -> Any:
+def framed(values: np.ndarray, names: Iterable[str] | None) -> Any:
     """A data frame with columns of these names; an array where there are none, or pandas is not installed."""
     if names is not None:
         with contextlib.suppress(ImportError):

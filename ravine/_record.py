@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -18,7 +18,7 @@ from ravine.data import Schema
 
 
 def schema_of(
-    recipe: Any, values: np.ndarray, names: Sequence[Any] | None, image_shape: tuple[int, ...] | None
+    recipe: Any, values: np.ndarray, names: Iterable[Any] | None, image_shape: tuple[int, ...] | None
 ) -> Schema:
     """How the columns are seen, as the recipe asks; refused when its model cannot hold such cells.
 

@@ -136,7 +136,7 @@ def test_student_t_has_a_mean_only_above_one_degree_of_freedom():
 
 
 def test_large_poisson_rates_are_drawn():
-    assert jnp.all(Poisson(jnp.array([20.0, 50.0, 88.0])).sample(key=KEY) > 1e8)
+    assert jnp.all(Poisson(jnp.array([20.0, 50.0, 88.0, 200.0])).sample(key=KEY) > 1e8)
 
 
 @pytest.mark.parametrize(

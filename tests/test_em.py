@@ -146,7 +146,7 @@ GRID = np.stack(np.meshgrid(AXIS, AXIS), axis=-1).reshape(-1, 2)
 
 @functools.cache
 def looked(name: str, i: int) -> dict[str, Any]:
-    """`look` at row ``i``, at every class or on a fine grid of two causes; the value is the row, holes filled with 9."""
+    """`look` at row ``i``, at every class or on a fine grid of two causes; the value is the row, holes are 9."""
     row = row_of(batch_of(2, True), i)
     z = jnp.eye(K) if name in FAMILIES else jnp.asarray(GRID)
     return look(example(name), row, z, jnp.where(row.mask, row.x, 9.0))

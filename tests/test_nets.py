@@ -132,6 +132,12 @@ def test_an_encoder_sees_the_image_where_it_is():
     np.testing.assert_allclose(conv(jnp.roll(image, 2, 1))[:, 1:], conv(image)[:, :-1], atol=1e-6)
 
 
+def test_an_encoder_reads_rows_columns_and_channels():
+    net, image = ConvEncoder((4, 5, 3), 2, channels=(2,), key=KEY), jr.normal(KEY, (4, 5, 3))
+    want = net.leave(jax.nn.silu(net.layers[0](image.transpose(2, 0, 1))).ravel())
+    np.testing.assert_allclose(net(image), want, rtol=1e-5)
+
+
 def test_a_decoder_writes_first_numbers_first_and_cells_in_the_image_s_order():
     """With all weights 0 but the last layer's bias, each output is its own bias; the order is (number, *shape)."""
     net = ConvDecoder(2, (4, 6, 3), 144, channels=(2,), key=KEY)

@@ -27,6 +27,7 @@ from training import (
     distance,
     halves,
     last,
+    loop,
     mapped,
     part,
     same,
@@ -34,17 +35,15 @@ from training import (
     watched,
 )
 
-from ravine import train as loop
 from ravine._jax import key_words
-from ravine._tree import Linear, as_arrays
-from ravine.core import Row, weights
+from ravine.core import Row
 from ravine.data import ArraySource
 from ravine.gradients import Pathwise
 from ravine.objectives import AnalyticELBO
 from ravine.recipes.factor_analysis import FactorAnalysis
 from ravine.recipes.vae import VAE
 from ravine.rules import EM, Best, Descend
-from ravine.train import Stage, begin, permutation, positions, train, train_together, unstacked
+from ravine.train import Stage, permutation, positions, train, train_together
 
 TINY: dict[str, Any] = {"latents": 2, "hidden": (4,), "steps": 60, "batch_size": 16}
 PIECES = {"one": {"chunk": 1}, "seven": {"chunk": 7}, "all": {"seconds": 1e9}, "slow": {"seconds": 1e-9}}

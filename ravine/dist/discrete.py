@@ -197,8 +197,8 @@ class Poisson(AbstractDistribution):
     log_rate: Float[Array, "..."]
 
     def sample(self, *, key: PRNGKeyArray) -> Array:
-        """Counts of the log rate's type; expected counts beyond 2^30 are drawn as 2^30."""
-        rate = jnp.exp(jnp.minimum(self.log_rate, 30 * math.log(2)))
+        """Counts of the log rate's type, at most the largest integer there is, also where the rate overflows."""
+        rate = jnp.minimum(jnp.exp(self.log_rate), jnp.finfo(self.log_rate.dtype).max)
         return jr.poisson(key, rate).astype(self.log_rate.dtype)
 
     def log_prob(self, value: Array, mask: Array | None = None) -> Scalar:
