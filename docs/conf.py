@@ -16,7 +16,15 @@ myst_enable_extensions = ["colon_fence", "deflist", "attrs_inline"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "decisions/template.md", "results"]
 
-autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
+# scikit-learn adds these to every estimator; its own manual describes them
+VERBS = ("fit", "partial_fit", "score", "transform", "inverse_transform")
+ELSEWHERE = ", ".join([*(f"set_{verb}_request" for verb in VERBS), "make"])
+autodoc_default_options = {
+    "members": True,
+    "show-inheritance": True,
+    "member-order": "bysource",
+    "exclude-members": ELSEWHERE,
+}
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = False

@@ -276,7 +276,7 @@ class LatentVariableModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         ----------
         X : rows with NaN where a cell is missing.
         draws : None for one completed table of the kind of X: the conditional mean of real cells, the most plausible
-            value of discrete ones. A number m gives m conditional draws as an array of shape (m, *X.shape). Draws use
+            value of discrete ones. A number m gives m conditional draws, an array of shape ``(m, *X.shape)``; they use
             the fitted parameters as if they were known, so they understate the uncertainty.
         """
         values = self._ready(X)

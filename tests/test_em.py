@@ -38,6 +38,9 @@ from ravine.rules.em import EM
 pytestmark = pytest.mark.usefixtures("x64")
 N, D, K = 60, 4, 3
 
+# most of the time of these tests is compilation, and most of that is optimisation for speed
+compiled = functools.partial(eqx.filter_jit, compiler_options={"xla_backend_optimization_level": 0})
+
 # Starts: functions of a batch, a key and the ridge on fitted variances.
 
 
@@ -47,7 +50,7 @@ def mixture_of(family: Any) -> Callable[..., Mixture]:
         components = eqx.tree_at(lambda c: c.reg_covar, components, Fixed(jnp.asarray(ridge)))
         return Mixture.from_responsibilities(batch, nearest_seeds(batch, K, key=key), components)
 
-    return eqx.filter_jit(start)
+    return compiled(start)
 
 
 def factors_with(noise: Any) -> Callable[..., LinearGaussian]:
@@ -55,7 +58,7 @@ def factors_with(noise: Any) -> Callable[..., LinearGaussian]:
         model = LinearGaussian(jr.normal(key, (D, 2)), jnp.mean(batch.x, axis=0), noise.of(jnp.ones(D)))
         return eqx.tree_at(lambda m: m.noise.floor, model, Fixed(jnp.asarray(ridge)))
 
-    return eqx.filter_jit(start)
+    return compiled(start)
 
 
 FAMILIES = {
@@ -82,13 +85,13 @@ def rows(seed: int, holes: float = 0.0, n: int = N) -> tuple[np.ndarray, np.ndar
     return x, rng.random((n, D)) >= holes
 
 
-EMPTY = 3  # the row of `batch_of` without any observed cell
+WHOLE, EMPTY, PARTLY = 0, 3, 7  # rows of `batch_of` with all cells observed, none, and some
 
 
 def batch_of(seed: int, holes: bool) -> Row:
     """Weighted rows, one of weight 0; with ``holes`` 30 % of the cells are missing."""
     x, mask = rows(seed, 0.3)
-    mask[EMPTY] = False
+    mask[[WHOLE, EMPTY, PARTLY]] = [[True] * D, [False] * D, [True, False, True, False]]
     weight = np.random.default_rng(seed).uniform(0.5, 2, N)
     weight[5] = 0
     if not holes:
@@ -111,9 +114,9 @@ def measure(model: Any, batch: Row) -> dict[str, Any]:
     }
 
 
-measured = eqx.filter_jit(measure)
-iterate = eqx.filter_jit(lambda model, batch: model.maximise(model.expected(batch)[0]))
-evidence = eqx.filter_jit(lambda model, batch: jax.vmap(model.log_evidence)(batch))
+measured = compiled(measure)
+iterate = compiled(lambda model, batch: model.maximise(model.expected(batch)[0]))
+evidence = compiled(lambda model, batch: jax.vmap(model.log_evidence)(batch))
 
 
 @functools.cache
@@ -123,7 +126,7 @@ def example(name: str) -> Any:
     return measured(MODELS[name](batch, jr.key(1)), batch)["next"]
 
 
-@eqx.filter_jit
+@compiled
 def look(model: Any, row: Row, z: Any, value: Any) -> dict[str, Any]:
     """One row in detail: densities at every z, and at one complete value; 4000 draws."""
     law, posterior, keys = model.conditional(row), model.posterior(row), jr.split(jr.key(0), 4000)
@@ -152,7 +155,7 @@ def looked(name: str, i: int) -> dict[str, Any]:
     return look(example(name), row, z, jnp.where(row.mask, row.x, 9.0))
 
 
-@eqx.filter_jit
+@compiled
 def run(rule: EM, model: Any, batch: Row, steps: Any) -> tuple[Any, Any, dict[str, Any]]:
     """``steps`` passes over one batch; the model, the rule's state and the metrics of at most 100 passes, else 0."""
     arrays, static = eqx.partition((model, rule.init(model, batch, key=jr.key(0))), eqx.is_array)
@@ -238,7 +241,7 @@ def test_em_never_falls(name):
     keys = jr.split(jr.key(0), len(cases))
     ridges = jnp.asarray([ridge for _, _, ridge in cases])
     fit = lambda batch, key, ridge: run(EM(tol=-jnp.inf), MODELS[name](batch, key, ridge), batch, 25)  # noqa: E731
-    history = np.asarray(eqx.filter_jit(jax.vmap(fit))(batch, keys, ridges)[2]["objective"])[:, :25]
+    history = np.asarray(compiled(jax.vmap(fit))(batch, keys, ridges)[2]["objective"])[:, :25]
     assert np.isfinite(history).all()
     assert (np.diff(history, axis=1) >= -1e-9 * np.abs(history[:, 1:])).all()
     assert np.median(history[:, -1] - history[:, 0]) > 1e-3
@@ -249,9 +252,8 @@ def test_em_never_falls(name):
 def test_evidence_and_completion_are_those_of_the_dense_law(name, holes):
     batch = batch_of(2, holes)
     seen = np.asarray(batch.mask) if holes else np.ones((N, D), bool)
-    logs, means = zip(
-        *(dense(example(name), *pair) for pair in zip(np.asarray(batch.x), seen, strict=True)), strict=True
-    )
+    each = [dense(example(name), *pair) for pair in zip(np.asarray(batch.x), seen, strict=True)]
+    logs, means = zip(*each, strict=True)
     found = measured(example(name), batch)
     close(found["evidence"], np.array(logs), 1e-10)
     close(found["completed"], np.array(means), 1e-10)
@@ -261,7 +263,7 @@ def test_evidence_and_completion_are_those_of_the_dense_law(name, holes):
 @every_model
 def test_evidence_integrates_the_joint_and_the_posterior_is_exact(name):
     """By the sum over classes, or on a fine grid over two causes; log p(x, z) - log p(z | x) is log p(x) at any z."""
-    found = looked(name, 0)
+    found = looked(name, PARTLY)
     cell = 1.0 if name in FAMILIES else (AXIS[1] - AXIS[0]) ** 2
     assert logsumexp(found["joint"]) + np.log(cell) == pytest.approx(float(found["evidence"]), abs=1e-8)
     rest = found["joint"] - found["posterior"] - found["evidence"]
@@ -300,22 +302,25 @@ def test_a_whole_weight_is_that_many_rows(name, holes):
 
 @every_model
 def test_a_row_alone_is_as_among_others(name):
-    among, alone = measured(example(name), batch_of(2, True)), looked(name, 0)
-    for part in ("evidence", "latent", "completed"):
-        close(among[part][0], alone[part], 1e-12)
+    among = measured(example(name), batch_of(2, True))
+    for i in (WHOLE, EMPTY, PARTLY):
+        alone = looked(name, i)
+        for part in ("evidence", "latent", "completed"):
+            close(among[part][i], alone[part], 1e-12)
 
 
 @every_model
 def test_draws_given_a_row_hold_what_is_observed(name):
-    found, row = looked(name, 0), row_of(batch_of(2, True), 0)
+    found, row = looked(name, PARTLY), row_of(batch_of(2, True), PARTLY)
     x, seen = np.asarray(row.x), np.asarray(row.mask)
-    assert 0 < seen.sum() < D
     draws = np.asarray(found["draws"])
     assert (draws[:, seen] == x[seen]).all()
     assert np.max(np.abs(z_scores(draws[:, ~seen], np.asarray(found["completed"])[~seen]))) < LIMIT
     # p(missing | observed) p(observed) = p(all)
-    whole = dense(example(name), np.where(seen, x, 9.0), np.ones(D, bool))[0]
-    assert float(found["log_prob"] + found["evidence"]) == pytest.approx(whole, rel=1e-10)
+    joint = dense(example(name), np.where(seen, x, 9.0), np.ones(D, bool))[0]
+    assert float(found["log_prob"] + found["evidence"]) == pytest.approx(joint, rel=1e-10)
+    whole = looked(name, WHOLE)
+    assert np.ptp(whole["draws"], axis=0).max() == 0.0 and float(whole["log_prob"]) == 0.0
 
 
 @every_model
@@ -323,17 +328,10 @@ def test_draws_have_the_moments_of_the_dense_law(name):
     parts = gaussians(example(name))
     mean = sum(np.exp(w) * m for w, m, _ in parts)
     second = sum(np.exp(w) * (c + np.outer(m - mean, m - mean)) for w, m, c in parts)
-    for i, part in ((0, "rows"), (EMPTY, "draws")):
+    for i, part in ((WHOLE, "rows"), (EMPTY, "draws")):
         x = np.asarray(looked(name, i)[part]) - mean
         products = (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)
         assert np.max(np.abs(z_scores(np.hstack([x, products]), np.hstack([np.zeros(D), second.ravel()])))) < LIMIT
-
-
-def test_everything_observed_leaves_nothing_to_draw():
-    for name in ("full", "diag", "factor-analysis"):
-        row = row_of(batch_of(2, False), 0)
-        law = example(name).conditional(row)
-        assert (law.sample(key=jr.key(0)) == row.x).all() and float(law.log_prob(row.x)) == 0.0
 
 
 @pytest.mark.parametrize("name", ["full", "diag", "factor-analysis"])
@@ -342,7 +340,7 @@ def test_gradients_pass_holes(name):
     batch = eqx.tree_at(lambda b: b.x, batch, jnp.where(batch.mask, batch.x, jnp.nan))
     parameters, rest = trainable(example(name))
     total = lambda parameters: jnp.sum(jax.vmap(eqx.combine(parameters, rest).log_evidence)(batch))  # noqa: E731
-    for leaf in jax.tree.leaves(jax.jit(jax.grad(total))(parameters)):
+    for leaf in jax.tree.leaves(compiled(jax.grad(total))(parameters)):
         assert jnp.isfinite(leaf).all() and jnp.any(leaf != 0)
 
 
@@ -356,7 +354,7 @@ def test_passes_in_batches_equal_passes_over_all():
     parts = jax.tree.map(lambda leaf: leaf.reshape(4, N // 4, *leaf.shape[1:]), batch)
     rule, model, objective = EM(tol=0.0, batches=jnp.array(4), block=7), start, []
     state = rule.init(model, row_of(parts, 0), key=jr.key(0))
-    one = eqx.filter_jit(lambda model, state, batch, step: rule.step(model, state, batch, key=jr.key(0), step=step))
+    one = compiled(lambda model, state, batch, step: rule.step(model, state, batch, key=jr.key(0), step=step))
     for step in range(12):
         model, state, report = one(model, state, row_of(parts, step % 4), jnp.array(step))
         objective.append(float(report["objective"]))
@@ -377,7 +375,7 @@ def test_online_em_comes_near_batch_em():
     best, _ = fitted(EM(tol=0.0), start, Row(x), 100)
     rule, order = EM(rate=Power(-0.6)), jr.permutation(jr.key(1), jnp.tile(jnp.arange(2000), 10)).reshape(-1, 50)
 
-    @eqx.filter_jit
+    @compiled
     def online(model):
         state = rule.init(model, Row(x[:50]), key=jr.key(0))
 
@@ -418,7 +416,7 @@ def test_a_rule_that_stopped_leaves_the_model_alone():
 def test_other_numbers_do_not_compile_again():
     traced = []
 
-    @eqx.filter_jit
+    @compiled
     def one(rule, model, batch):
         traced.append(1)
         return rule.step(model, rule.init(model, batch, key=jr.key(0)), batch, key=jr.key(0), step=jnp.array(0))[0]
@@ -478,7 +476,8 @@ def test_single_precision_far_from_zero(name):
     """Columns of spread 1 at 1000: one iteration in float32 agrees with float64 to a few units of its last place."""
     x = (rows(7)[0] * 0.3 + 1000).astype(np.float32)
     batch = Row(jnp.asarray(x, float), weight=jnp.ones(N))
-    start = cast(cast(MODELS[name](batch, jr.key(0)), jnp.float32), float)
+    start = MODELS[name](Row(batch.x, jnp.ones((N, D), bool), weight=batch.weight), jr.key(0))
+    start = cast(cast(start, jnp.float32), float)
     want = measured(start, batch)["next"]
     got = iterate(cast(start, jnp.float32), cast(batch, jnp.float32))
     assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {jnp.dtype("float32")}
@@ -488,10 +487,10 @@ def test_single_precision_far_from_zero(name):
 
 @every_family
 def test_a_component_without_rows_keeps_its_law(name):
-    model, batch = example(name), batch_of(2, True)
+    model, batch = example(name), batch_of(2, False)
     model = eqx.tree_at(lambda m: m.components.means, model, model.components.means.at[2].set(1e6))
     after = measured(model, batch)["next"]
-    close(after.components.means[2], model.components.means[2], 0)
+    close(after.components.means[2], model.components.means[2], 1e-14)
     assert float(jax.nn.softmax(after.logits)[2]) < 1e-15
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
 
@@ -501,7 +500,7 @@ def test_a_degenerate_component_keeps_its_covariance(name):
     """Six equal rows have no spread, and nothing is added to it."""
     x = jnp.asarray(rows(9)[0]).at[:6].set(50.0)
     batch = Row(x, weight=jnp.ones(N))
-    model = eqx.tree_at(lambda m: m.components.reg_covar, MODELS[name](batch, jr.key(0)), Fixed(jnp.array(0.0)))
+    model = eqx.tree_at(lambda m: m.components.reg_covar, example(name), Fixed(jnp.array(0.0)))
     model = eqx.tree_at(lambda m: m.components.means, model, model.components.means.at[0].set(50.0))
     for _ in range(3):
         found = measured(model, batch)
@@ -523,7 +522,7 @@ def test_the_bound_summed_over_classes_is_the_likelihood():
     share = batch.weight / jnp.sum(batch.weight)
     bound = lambda p: ELBO(Enumerate())(eqx.combine(p, rest), batch, key=jr.key(0))[0]  # noqa: E731
     exact = lambda p: -share @ jax.vmap(eqx.combine(p, rest).log_evidence)(batch)  # noqa: E731
-    close(*(jax.jit(jax.value_and_grad(loss))(parameters) for loss in (bound, exact)), 1e-9)
+    close(*(compiled(jax.value_and_grad(loss))(parameters) for loss in (bound, exact)), 1e-9)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ class Bernoulli(AbstractDiscrete):
         return jax.nn.sigmoid(self.logits)
 
     def support(self) -> Array:
-        """All 2^n binary arrays, shape (2^n, *event)."""
+        """All 2^n binary arrays, shape ``(2^n, *event)``."""
         return jnp.asarray(grid(2, self.logits.size), self.logits.dtype).reshape(-1, *self.logits.shape)
 
 
@@ -168,7 +168,7 @@ class Binomial(AbstractDiscrete):
         return self.total * jax.nn.sigmoid(self.logits)
 
     def support(self) -> Array:
-        """Every array of counts, shape ((total + 1)^n, *event)."""
+        """Every array of counts, shape ``((total + 1)^n, *event)``."""
         codes = grid(self.total + 1, self.logits.size)
         return jnp.asarray(codes, self.logits.dtype).reshape(-1, *self.logits.shape)
 

@@ -1,0 +1,399 @@
+"""The command line: what it prints and writes, and one line for every mistake."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from bad_files import bad_files
+from damaged_files import damaged_copies
+
+import ravine as rv
+from ravine.cli import main
+from ravine.data import load_dataset, read_table, write_table
+from ravine.recipes.factor_analysis import TRUE_MODEL
+from ravine.recipes.vae import VAE
+from ravine.trial import Trial
+
+COMMANDS = ("list", "info", "fit", "score", "sample", "encode", "impute", "reproduce")
+TINY = ["--set", "steps=20", "--set", "hidden=(4,)", "--set", "latents=2", "--set", "evidence=ImportanceWeighted(k=5)"]
+EM = ["--set", "iterations=5"]
+IRIS = ("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)")
+
+
+@pytest.fixture
+def shell(capsys):
+    """Run a command in this process: exit status, what it printed, and what it complained of."""
+
+    def run(*words) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main([str(word) for word in words])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run of factor analysis on iris."""
+    path = tmp_path_factory.mktemp("runs") / "iris"
+    assert main(["fit", "factor-analysis", "iris", *EM, "--out", str(path)]) == 0
+    return path
+
+
+def assert_refused(got, *words) -> None:
+    """Exit status 2, nothing on standard output, one line on standard error that holds these words."""
+    status, out, err = got
+    assert (status, out) == (2, "")
+    assert err.startswith("ravine: ") and err.endswith("\n") and err[:-1].isprintable() and len(err) < 700, err
+    for word in words:
+        assert word in err
+
+
+def process(*words, **options) -> subprocess.Popen:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", "from ravine.cli import main; raise SystemExit(main())",
+                             *map(str, words)], **pipes, **options)  # fmt: skip
+
+
+# --- what there is
+
+
+def test_list(shell):
+    status, out, err = shell("list")
+    assert (status, err) == (0, "") and "gaussian-mixture" in out and "fa-tutorial" in out
+    known = json.loads(shell("list", "--json")[1])
+    assert set(known) == {"recipes", "data"} and known["recipes"]["vae"].startswith("Variational auto-encoder.")
+
+
+@pytest.mark.parametrize("recipe", ["vae", "gaussian-mixture", "factor-analysis", "variational-factor-analysis"])
+def test_info_shows_paper_trials_and_fields(shell, recipe):
+    status, out, err = shell("info", recipe)
+    assert (status, err) == (0, "")
+    assert (
+        out.startswith(f"{recipe}: ") and "arXiv:" in out and "standardise = " in out and "random_state = None" in out
+    )
+    assert ("reported" in out) == (recipe != "gaussian-mixture")
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_answers_at_once(command):
+    """At most 0.3 s of processor time, and JAX is not touched; the best of three, for the machine may be busy."""
+    code = (
+        "import sys, resource; from ravine.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "use = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "print(use.ru_utime + use.ru_stime, sorted({'jax', 'sklearn', 'pandas'} & set(sys.modules)))"
+    )
+    seconds = []
+    while len(seconds) < 3 and min(seconds, default=1.0) > 0.3:
+        done = subprocess.run([sys.executable, "-c", code, *command.split(), "--help"], capture_output=True, text=True)
+        *text, last = done.stdout.splitlines()
+        assert done.returncode == 0 and done.stderr == "" and text[0].startswith(f"Usage: ravine {command}".rstrip())
+        assert last.endswith("[]"), last
+        seconds.append(float(last.split()[0]))
+    assert min(seconds) < 0.3
+
+
+def test_version(shell):
+    assert shell("--version") == (0, f"{rv.__version__}\n", "")
+
+
+# --- fit, and what follows
+
+
+def test_a_fitted_folder_holds_all_that_is_promised(folder):
+    names = {path.name for path in folder.iterdir()}
+    assert {"model.safetensors", "recipe.json", "checkpoint", "metrics.jsonl"} <= names
+    record = json.loads((folder / "recipe.json").read_text())
+    assert record["recipe"] == "factor-analysis" and record["fields"]["iterations"] == "5"
+    assert record["numbers"]["checksum"] == load_dataset("iris").checksum
+    assert record["numbers"]["test"]["bound"] == "exact" and record["data"]["names"] == list(IRIS)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 5
+
+
+def test_score_prints_the_number_with_what_it_means(shell, folder):
+    status, out, err = shell("score", folder, "iris")
+    expected = rv.load(folder).evaluate(load_dataset("iris").train)
+    assert (status, out, err) == (0, f"{expected}\n", "")
+    got = json.loads(shell("score", folder, "iris", "--json")[1])
+    assert got["log_likelihood"] == expected.log_likelihood and got["standard_error"] == expected.standard_error
+    assert (got["rows"], got["bound"], got["method"]) == (150, "exact", "closed-form")
+    assert got["bits_per_dim"] == expected.bits_per_dim and got["seed"] == expected.seed
+
+
+def test_fit_prints_one_object_and_a_seed_repeats_it(shell):
+    run = lambda *words: json.loads(shell("fit", "vae", "iris", *TINY, "--json", *words)[1])  # noqa: E731
+    one, two, other = run("--seed", "7"), run("--seed", "7"), run("--seed", "8")
+    assert one == two != other
+    assert (one["recipe"], one["data"], one["out"], one["complete"]) == ("vae", "iris", None, True)
+    assert (one["rows"], one["bound"], one["method"]) == (15, "lower", "importance-5")
+
+
+def test_the_share_for_the_test_may_be_chosen(shell):
+    status, out, _ = shell("fit", "factor-analysis", "iris", *EM, "--test-size", "0.5")
+    assert status == 0 and "75 rows" in out
+    status, out, _ = shell("fit", "factor-analysis", "iris", *EM, "--test-size", "0")
+    assert status == 0 and "test rows" not in out
+    _, out, _ = shell("fit", "factor-analysis", "moons", *EM)  # has test rows of its own
+    assert "1000 rows" in out
+
+
+def test_parts_are_written_as_in_python(shell, tmp_path):
+    words = ["--set", "covariance=Diagonal(reg_covar=1e-3)", "--set", "components=3", "--set", "start=Spread()"]
+    assert shell("fit", "gaussian-mixture", "iris", *words, *EM, "--out", tmp_path)[0] == 0
+    model = rv.load(tmp_path)
+    assert repr(model.covariance) == "Diagonal(reg_covar=0.001)" and model.components == 3
+    given = "start=Given((0.5, 0.5), ((5.0, 3.0, 1.5, 0.2), (6.0, 3.0, 4.5, 1.5)), ((1.0,)*4,)*2)".replace(
+        "((1.0,)*4,)*2", "((1.0, 1.0, 1.0, 1.0), (1.0, 1.0, 1.0, 1.0))"
+    )
+    assert shell("fit", "gaussian-mixture", "iris", "--set", given, *words[:2], *EM)[0] == 0
+
+
+def test_discrete_data_reach_a_model_of_reals_only_as_declared(shell):
+    assert_refused(shell("fit", "gaussian-mixture", "digits"), "17-level counts", "dequantise='uniform'")
+    status, out, _ = shell("fit", "factor-analysis", "digits", *EM, "--set", "dequantise=uniform")
+    assert status == 0 and "lower bound" in out and "dequantised from 17 levels" in out
+
+
+def test_resume_goes_on_where_it_was(shell, tmp_path):
+    words = ["vae", "iris", *TINY, "--out", tmp_path]
+    assert shell("fit", *words)[0] == 0
+    before = rv.load(tmp_path)
+    status, out, err = shell("fit", *words[:3], "steps=30", *words[4:], "--resume", "--json")
+    assert (status, err) == (0, "") and json.loads(out)["complete"]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == sorted({line["step"] for line in lines}) and lines[-1]["step"] == 30
+    assert rv.load(tmp_path).score(load_dataset("iris").train) != before.score(load_dataset("iris").train)
+    assert_refused(shell("fit", *words, "--resume", "--seed", "1"), "random_state")
+    assert_refused(shell("fit", *words[:-2], "--resume"), "--out")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz", ".npy", ".npz", ".parquet"])
+def test_samples_and_latents_are_written_in_every_format(shell, folder, tmp_path, ending):
+    new, latents = tmp_path / f"new{ending}", tmp_path / f"latents{ending}"
+    assert shell("sample", folder, "-n", "7", "--out", new)[:2] == (0, f"{new}: 7 rows, 4 columns\n")
+    table, model = read_table(new), rv.load(folder)
+    np.testing.assert_array_equal(table.x, model.sample(7))
+    assert table.names == (None if ending == ".npy" else IRIS)
+    assert shell("encode", folder, "iris", "--out", latents)[0] == 0
+    table = read_table(latents)
+    np.testing.assert_array_equal(table.x, model.transform(load_dataset("iris").train))
+    assert table.names == (None if ending == ".npy" else ("factoranalysis0", "factoranalysis1"))
+
+
+def test_other_samples_by_another_seed(shell, folder, tmp_path):
+    drawn = []
+    for i, words in enumerate([[], [], ["--seed", "1"]]):
+        assert shell("sample", folder, "--number", "3", "--out", tmp_path / f"{i}.npy", *words)[0] == 0
+        drawn.append(np.load(tmp_path / f"{i}.npy"))
+    assert (drawn[0] == drawn[1]).all() and (drawn[0] != drawn[2]).all()
+
+
+def holed_iris(path) -> np.ndarray:
+    X = load_dataset("iris").train.copy()
+    X[np.random.default_rng(0).random(X.shape) < 0.2] = np.nan
+    X[3] = np.nan
+    write_table(path, X, IRIS)
+    return X
+
+
+def test_holes_are_filled_and_observed_cells_kept_to_the_letter(shell, tmp_path):
+    X = holed_iris(tmp_path / "holes.csv")
+    assert shell("fit", "gaussian-mixture", tmp_path / "holes.csv", *EM, "--out", tmp_path / "run")[0] == 0
+    got = shell("impute", tmp_path / "run", tmp_path / "holes.csv", "--out", tmp_path / "filled.csv")
+    assert got == (0, f"{tmp_path / 'filled.csv'}: 150 rows, 4 columns\n", "")
+    before, after = (
+        [line.split(",") for line in (tmp_path / name).read_text().splitlines()] for name in ("holes.csv", "filled.csv")
+    )
+    assert before[0] == after[0]
+    kept = [(b, a) for row, other in zip(before, after, strict=True) for b, a in zip(row, other, strict=True) if b]
+    assert len(kept) > 400 and all(b == a for b, a in kept)
+    filled = read_table(tmp_path / "filled.csv").x
+    assert np.isfinite(filled).all() and (filled[~np.isnan(X)] == X[~np.isnan(X)]).all()
+    assert "with missing values" in shell("score", tmp_path / "run", tmp_path / "holes.csv")[1]
+
+
+def test_draws_are_numbered_files(shell, folder, tmp_path):
+    X = holed_iris(tmp_path / "holes.parquet")
+    out = tmp_path / "filled.csv.gz"
+    assert shell("impute", folder, tmp_path / "holes.parquet", "--out", out, "--draws", "2")[0] == 0
+    assert not out.exists()
+    one, two = (read_table(tmp_path / f"filled-{i}.csv.gz").x for i in (1, 2))
+    assert (one[~np.isnan(X)] == X[~np.isnan(X)]).all() and (one != two).sum() == np.isnan(X).sum()
+    assert_refused(shell("impute", folder, "iris", "--out", out, "--draws", "0"), "draws")
+
+
+def test_columns_must_be_those_of_the_training_data(shell, folder, tmp_path):
+    X = load_dataset("iris").train
+    write_table(tmp_path / "swapped.csv", X[:, ::-1], IRIS[::-1])
+    assert_refused(shell("score", folder, tmp_path / "swapped.csv"), "columns", "petal width")
+    write_table(tmp_path / "narrow.npy", X[:, :3])
+    assert_refused(shell("score", folder, tmp_path / "narrow.npy"), "3 features")
+    np.save(tmp_path / "plain.npy", X)
+    assert shell("score", folder, tmp_path / "plain.npy")[0] == 0
+
+
+def test_images_keep_their_shape(shell, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, size=(20, 3, 4), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    words = ["--set", "kind=real", *TINY, "--out", tmp_path / "run"]
+    assert shell("fit", "vae", tmp_path / "images.npy", *words)[0] == 0
+    assert rv.load(tmp_path / "run").schema_.image_shape == (3, 4)
+
+
+# --- reproduce
+
+
+def test_reproduce_prints_the_reported_number_beside_ours(shell, tmp_path):
+    status, out, err = shell("reproduce", "factor-analysis", "--out", tmp_path)
+    assert (status, err) == (0, "") and "reported -3.97 (the true model" in out
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["reported"]["log_likelihood"] == TRUE_MODEL.reported
+    assert result["measured"]["log_likelihood"] == rv.load(tmp_path).score(load_dataset("fa-tutorial").test)
+    assert abs(result["measured"]["log_likelihood"] - TRUE_MODEL.reported) < 0.02
+    assert result["measured"]["rows"] == 1000 and result["command"] == "ravine reproduce factor-analysis --scale small"
+
+
+def test_reproduce_with_seeds_reports_their_mean(shell, tmp_path, monkeypatch):
+    fields = {"steps": 5, "hidden": (4,), "latents": 2, "kind": "real"}
+    monkeypatch.setattr(VAE, "trials", {"small": Trial("moons", fields, None, "a picture only")})
+    status, out, _ = shell("reproduce", "vae", "--seeds", "2", "--out", tmp_path)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert status == 0 and out.count("seed ") == 2 and "a picture only" in out
+    assert result["measured"]["log_likelihood"] == np.mean(result["measured"]["seeds"]) and len(result["curve"]) > 0
+    assert result["command"].endswith("--seeds 2") and (tmp_path / "seed-1" / "model.safetensors").exists()
+    assert_refused(shell("reproduce", "vae", "--scale", "paper"), "paper", "small")
+
+
+# --- mistakes
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["nope"], ["nope", "--help"]),
+        (["list", "more"], ["more"]),
+        (["info"], ["RECIPE"]),
+        (["info", "vea"], ["vae"]),
+        (["fit"], ["RECIPE"]),
+        (["fit", "vae"], ["DATA"]),
+        (["fit", "nope", "iris"], ["gaussian-mixture"]),
+        (["fit", "vae", "irsi"], ["iris"]),
+        (["fit", "vae", "/absent.csv"], ["/absent.csv"]),
+        (["fit", "vae", "iris", "extra"], ["extra"]),
+        (["fit", "vae", "iris", "--bogus"], ["--bogus"]),
+        (["fit", "vae", "iris", "--seed", "one"], ["--seed", "one"]),
+        (["fit", "vae", "iris", "--seed", "-1"], ["--seed", "-1"]),
+        (["fit", "vae", "iris", "--test-size", "1"], ["--test-size", "1.0"]),
+        (["fit", "vae", "iris", "--resume"], ["--out"]),
+        (["fit", "vae", "iris", "--set"], ["--set"]),
+        (["fit", "vae", "iris", "--set", "latents"], ["name=value"]),
+        (["fit", "vae", "iris", "--set", "latent=3"], ["latents"]),
+        (["fit", "vae", "iris", "--set", "latents=0"], ["latents", "at least 1", "got 0"]),
+        (["fit", "vae", "iris", "--set", "latents=2.5"], ["latents", "int", "2.5"]),
+        (["fit", "vae", "iris", "--set", "latents=many"], ["latents", "many"]),
+        (["fit", "vae", "iris", "--set", "latents=__import__('os')"], ["latents"]),
+        (["fit", "vae", "iris", "--set", "kind=bits"], ["'binary'", "bits"]),
+        (["fit", "vae", "iris", "--set", "kind=levels"], ["whole numbers", "5.1"]),
+        (["fit", "vae", "iris", "--set", "precision=half"], ["float32", "half"]),
+        (["fit", "vae", "iris", "--set", "evidence=Exactly()"], ["Exact"]),
+        (["fit", "gaussian-mixture", "iris", "--set", "covariance=Round()"], ["Round"]),
+        (["fit", "gaussian-mixture", "iris", "--set", "covariance=Full(reg=1)"], ["reg_covar"]),
+        (["fit", "gaussian-mixture", "iris", "--set", "start=Given((1.0,), ((0.0,),), ((1.0,),))"], ["Given", "2"]),
+        (["score"], ["FOLDER"]),
+        (["score", "/absent", "iris"], ["recipe.json"]),
+        (["sample", "/absent"], ["--out"]),
+        (["sample", "/absent", "--out", "x.txt"], [".csv", ".txt"]),
+        (["sample", "/absent", "--out", "x.csv", "-n", "few"], ["-n", "few"]),
+        (["encode", "/absent", "iris", "--out", "x"], [".parquet"]),
+        (["impute", "/absent", "iris", "--out", "x.csv", "--draws", "some"], ["--draws"]),
+        (["reproduce", "vae", "--scale", "large"], ["small", "paper"]),
+        (["reproduce", "gaussian-mixture"], ["trial", "none"]),
+        (["reproduce", "factor-analysis", "--resume"], ["folder"]),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_one_line(shell, words, said):
+    assert_refused(shell(*words), *said)
+
+
+def test_samples_are_at_least_one(shell, folder, tmp_path):
+    assert_refused(shell("sample", folder, "-n", "0", "--out", tmp_path / "x.csv"), "n_samples")
+    assert_refused(shell("sample", folder, "--out", tmp_path / "no" / "such" / "x.csv"), "x.csv")
+    assert_refused(shell("fit", "factor-analysis", "iris", *EM, "--out", folder / "recipe.json"), "recipe.json")
+
+
+@pytest.mark.parametrize("seed", [3])
+def test_malformed_data_are_one_line(shell, tmp_path, seed):
+    for path in bad_files(tmp_path, 200, seed):
+        assert_refused(shell("fit", "factor-analysis", path))
+
+
+def test_damaged_models_are_one_line(shell, folder, tmp_path):
+    run, model = tmp_path / "run", tmp_path / "run" / "model.safetensors"
+    (tmp_path / "copies").mkdir()
+    shutil.copytree(folder, run)
+    count = 0
+    for kind, path in damaged_copies(folder / "model.safetensors", tmp_path / "copies"):
+        shutil.rmtree(model) if model.is_dir() else model.unlink()
+        path.rename(model)
+        status, out, err = shell("score", run, "iris")
+        assert (status, out) == (2, "") and err.count("\n") == 1 and "Traceback" not in err, f"{kind}: {err}"
+        count += 1
+    assert count == 200
+
+
+# --- processes
+
+
+def test_a_plain_run_says_nothing_on_standard_error(tmp_path):
+    words = ["fit", "factor-analysis", "iris", *EM, "--out", tmp_path / "run"]
+    with process(*words) as run:
+        out, err = run.communicate()
+    assert (run.returncode, err) == (0, "") and "kept in" in out
+
+
+def test_ctrl_c_saves_and_resume_completes(shell, tmp_path):
+    words = ["vae", "digits", *TINY[2:], "--set", "patience=1000000", "--out", tmp_path / "run"]
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    with process("fit", *words, "--set", "steps=100000000") as run:
+        deadline = time.monotonic() + 300
+        while not (metrics.exists() and metrics.read_text().count("\n") > 1):
+            assert run.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=120)
+    assert (run.returncode, err) == (130, "") and "interrupted" in out and "--resume" in out
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert rv.load(tmp_path / "run").sample(2).shape == (2, 64)
+    last = lines[-1]["step"] + 25
+    status, out, err = shell("fit", *words, "--set", f"steps={last}", "--resume")
+    assert (status, err) == (0, "") and "test rows" in out
+    after = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert after[: len(lines)] == lines and after[-1]["step"] == last
+
+
+def test_a_reader_that_stops_reading_is_no_error(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", "from ravine.cli import main; raise SystemExit(main())", "list"],
+                          stdout=write, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_progress_bar_appears_only_when_asked(capsys):
+    X = load_dataset("iris").train
+    rv.FactorAnalysis(iterations=3, progress=False, random_state=0).fit(X)
+    assert capsys.readouterr().err == ""
+    rv.FactorAnalysis(iterations=3, progress=True, random_state=0).fit(X)
+    err = capsys.readouterr().err
+    assert "FactorAnalysis" in err and "3/3" in err
