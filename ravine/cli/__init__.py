@@ -1,5 +1,5 @@
 """The ``ravine`` command."""
 
-from ravine.cli.main import main
+from ravine.cli.entry import main
 
 __all__ = ["main"]

@@ -152,7 +152,7 @@ class Schema:
         return "lebesgue" if self.kind == "real" and self.dequantise == "none" else "counting"
 
     def encode(self, X: Any, dtype: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        """What the model sees: values of shape (rows, *shape), and a mask (True = observed) or None if nothing is NaN.
+        """What the model sees: values of shape ``(rows, *shape)``, and a mask (True = observed) or None if nothing is NaN.
 
         Raises
         ------
@@ -183,7 +183,7 @@ class Schema:
         return values.reshape(full), None if mask.all() else mask.reshape(full)
 
     def decode(self, values: Any) -> np.ndarray:
-        """The inverse of `encode` up to binarisation: values of shape (..., *shape) in the user's units, as float64.
+        """The inverse of `encode` up to binarisation: values of shape ``(..., *shape)`` in the user's units, as float64.
 
         Examples
         --------
@@ -215,13 +215,13 @@ class Schema:
         return np.clip(whole_number, 0, self.levels - 1 if self.levels else None)
 
     def log_det(self, mask: Any = None) -> Any:
-        """log |d encoded / d user| in nats, summed over observed cells: log p_user = log p_model + log_det.
+        """``log |d encoded / d user|`` in nats, summed over observed cells: log p_user = log p_model + log_det.
 
         Zero for integers that the model sees as integers: their mass does not depend on the unit.
 
         Parameters
         ----------
-        mask : (..., *shape), True where observed; None when every cell is.
+        mask : ``(..., *shape)``, True where observed; None when every cell is.
 
         Returns
         -------
