@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +17,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-import torch
-import torch.nn.functional as F
 from common import (
-    TRIAL,
     Contender,
     Effort,
-    cores,
+    fastest,
     matmul_peak,
     ratio,
     report,
@@ -34,11 +30,13 @@ from common import (
     throughput,
     warmed,
 )
+from vae_torch import compiled, eager
 
 from ravine._tree import Fixed
 from ravine.core import Objective, Row
-from ravine.data import ArraySource
+from ravine.data import ArraySource, Schema
 from ravine.dist import Bits, Conditional, Gaussian, Real
+from ravine.fitting import plan
 from ravine.gradients import Pathwise
 from ravine.models.directed import Directed, Helmholtz
 from ravine.nets import MLP
@@ -46,8 +44,7 @@ from ravine.objectives import AnalyticELBO
 from ravine.recipes.vae import VAE
 from ravine.recognisers import Amortised, Filled
 from ravine.rules.descend import Descend, Optimiser
-from ravine.rules.watch import Best, Guarded
-from ravine.train import Stage, train
+from ravine.train import Chunk, Stage, train
 
 PIXELS = 784
 FOREVER = 2**30
@@ -101,10 +98,10 @@ def binary_digits() -> tuple[np.ndarray, str]:
 def compare(size: Size, data: np.ndarray, effort: Effort) -> dict[str, Any]:
     """Ratios and shares of the machine's peak for one size of network."""
     model = network(size)
-    contenders = [ravine(size, data, model), default_fit(size, data, model), fastest(eager(size, data, model))]
+    contenders = [ravine(size, data, model), default_fit(size, data), fastest(eager(size.batch, data, model))]
     notes = {}
     try:
-        contenders.append(fastest(compiled(size, data, model)))
+        contenders.append(fastest(compiled(size.batch, data, model)))
     except Exception as error:  # no compiler, or one that this PyTorch cannot use
         notes["compiled"] = f"{type(error).__name__}: {error}".splitlines()[0]
     rates = take_turns([*map(warmed, contenders), warmed(matmul_peak())], effort)
@@ -132,20 +129,18 @@ def network(size: Size) -> Helmholtz:
     return Helmholtz(Directed(prior, p), Amortised(Filled(Fixed(jnp.zeros(PIXELS))), q))
 
 
-# Ravine
-
-
 def ravine(size: Size, data: np.ndarray, model: Helmholtz) -> Contender:
     """The bare rule in the loop."""
-    return Contender("ravine", _loop(size, descend(), data, model))
+    source = ArraySource(Row(jnp.asarray(data)))
+    return Contender("ravine", _steps(train(model, [Stage(descend(), FOREVER, size.batch)], source, key=jr.key(1))))
 
 
-def default_fit(size: Size, data: np.ndarray, model: Helmholtz) -> Contender:
+def default_fit(size: Size, data: np.ndarray) -> Contender:
     """As ``fit`` runs it: steps that are not finite are undone, and held-out rows are looked at once an epoch."""
-    held, rest = np.split(data, [len(data) // 10])
-    every = max(100, -(-len(rest) // size.batch))
-    rule = Best(Guarded(descend()), descend().objective, Row(jnp.asarray(held)), every, FOREVER)
-    return Contender("default fit", _loop(size, rule, rest, model))
+    held, rest = (Row(jnp.asarray(rows)) for rows in np.split(data, [len(data) // 10]))
+    recipe = VAE(size.latents, size.hidden, batch_size=size.batch, steps=FOREVER, patience=FOREVER)
+    made = plan(recipe, Schema((PIXELS,), "binary"), ArraySource(rest), held, key=jr.key(0))
+    return Contender("default fit", _steps(train(made.model, made.stages, made.source, key=made.key)))
 
 
 def descend() -> Descend:
@@ -153,9 +148,7 @@ def descend() -> Descend:
     return Descend(AnalyticELBO(Pathwise()), Optimiser(optax.adam, (1e-3,)))
 
 
-def _loop(size: Size, rule: Any, data: np.ndarray, model: Helmholtz) -> Callable[[float], float]:
-    source = ArraySource(Row(jnp.asarray(data)))
-    chunks = train(model, [Stage(rule, FOREVER, size.batch)], source, key=jr.key(1))
+def _steps(chunks: Iterator[Chunk]) -> Callable[[float], float]:
     done = 0
 
     def advance() -> int:
@@ -164,95 +157,6 @@ def _loop(size: Size, rule: Any, data: np.ndarray, model: Helmholtz) -> Callable
         return done - before
 
     return lambda seconds: throughput(advance, seconds)
-
-
-# PyTorch
-
-
-class Net(torch.nn.Module):
-    """The weights of one of our networks, for `torch.nn.functional.linear`."""
-
-    def __init__(self, net: MLP):
-        super().__init__()
-        arrays = [array for layer in net.layers for array in (layer.weight, layer.bias)]
-        self.arrays = torch.nn.ParameterList([torch.nn.Parameter(torch.tensor(np.asarray(array))) for array in arrays])
-
-    def forward(self, h: torch.Tensor) -> torch.Tensor:
-        """The outputs for a batch."""
-        weights, biases = self.arrays[::2], self.arrays[1::2]
-        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            h = torch.tanh(F.linear(h, weight, bias))
-        return F.linear(h, weights[-1], biases[-1])
-
-
-class Bound(torch.nn.Module):
-    """The loss of a batch: minus the evidence lower bound, divergence in closed form."""
-
-    def __init__(self, model: Helmholtz):
-        super().__init__()
-        self.p, self.q = Net(model.p.conditional.net), Net(model.q.conditional.net)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Nats per row."""
-        mean, raw = self.q(x).chunk(2, -1)
-        scale = 1e-3 + F.softplus(raw)
-        logits = self.p(mean + scale * torch.randn_like(mean))
-        fit = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
-        divergence = (0.5 * (scale.square() + mean.square() - 1) - scale.log()).sum()
-        return (fit + divergence) / len(x)
-
-
-def eager(size: Size, data: np.ndarray, model: Helmholtz) -> list[Contender]:
-    """The loop as one writes it by hand, with every choice of Adam's implementation and of threads."""
-    choices = itertools.product(({"foreach": True}, {"fused": True}), _threads())
-    return [_torch_loop("eager", size, data, Bound(model), adam, threads) for adam, threads in choices]
-
-
-def compiled(size: Size, data: np.ndarray, model: Helmholtz) -> list[Contender]:
-    """The same with the loss and its gradient compiled by `torch.compile`."""
-    bound = lambda: torch.compile(Bound(model), dynamic=False)  # noqa: E731
-    return [_torch_loop("compiled", size, data, bound(), {"fused": True}, threads) for threads in _threads()]
-
-
-def _threads() -> list[int]:
-    return sorted({1, cores()})
-
-
-def _torch_loop(
-    name: str, size: Size, data: np.ndarray, bound: torch.nn.Module, adam: dict[str, bool], threads: int
-) -> Contender:
-    optimiser, batches = (
-        torch.optim.Adam(bound.parameters(), 1e-3, **adam),
-        _batches(torch.from_numpy(data), size.batch),
-    )
-
-    def step() -> int:
-        optimiser.zero_grad(set_to_none=True)
-        bound(next(batches)).backward()
-        optimiser.step()
-        return 1
-
-    def rate(seconds: float) -> float:
-        torch.set_num_threads(threads)
-        return throughput(step, seconds)
-
-    return Contender(f"{name}, {next(iter(adam))} Adam, {threads} threads", rate)
-
-
-def _batches(data: torch.Tensor, batch: int) -> Iterator[torch.Tensor]:
-    while True:
-        order = torch.randperm(len(data))
-        for start in range(0, len(data) - batch + 1, batch):
-            yield data[order[start : start + batch]]
-
-
-def fastest(contenders: list[Contender]) -> Contender:
-    """The quickest of several ways to do the same, by a short trial."""
-    rates = take_turns([warmed(contender) for contender in contenders], TRIAL)
-    return max(contenders, key=lambda contender: statistics.median(rates[contender.name]))
-
-
-# Compilation
 
 
 class Counted(eqx.Module):

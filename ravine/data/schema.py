@@ -152,7 +152,7 @@ class Schema:
         return "lebesgue" if self.kind == "real" and self.dequantise == "none" else "counting"
 
     def encode(self, X: Any, dtype: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        """What the model sees: values of shape ``(rows, *shape)``, and a mask (True = observed) or None if nothing is NaN.
+        """What the model sees: values ``(rows, *shape)``, and a mask (True = observed) or None if nothing is NaN.
 
         Raises
         ------
@@ -183,7 +183,7 @@ class Schema:
         return values.reshape(full), None if mask.all() else mask.reshape(full)
 
     def decode(self, values: Any) -> np.ndarray:
-        """The inverse of `encode` up to binarisation: values of shape ``(..., *shape)`` in the user's units, as float64.
+        """The inverse of `encode` up to binarisation: values ``(..., *shape)`` in the user's units, as float64.
 
         Examples
         --------
