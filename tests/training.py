@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import optax
 from helpers import compiled
 from jaxtyping import Array
 
+from ravine import train as loop
 from ravine._tree import AbstractSchedule, Fixed, Linear, Part, Power
 from ravine.core import AbstractRule, Row, averaged, weights
 from ravine.data import ArraySource, Binarise, MappedSource, Schema, rows
@@ -22,7 +22,6 @@ from ravine.models.linear_gaussian import DiagonalNoise, LinearGaussian
 from ravine.rules import EM, Best, Descend, Every, Guarded, InTurn, Optimiser, Redrawn, Repeat
 from ravine.train import Stage, Subset, TrainState, train
 
-loop = importlib.import_module("ravine.train")  # the package has a function of this name too
 ROWS, COLUMNS = 23, 4
 
 
