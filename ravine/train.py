@@ -99,16 +99,24 @@ def train(
     now = begin(model, stages, 0, source, key=key) if state is None else state
     while int(now.stage) < len(stages):
         i = int(now.stage)
+        if int(now.step) >= stages[i].steps:  # a longer run was interrupted, and is resumed as a shorter one
+            now = _onwards(now, stages, source)
+            continue
         for chunk_done in _run_stage(now, stages[i], source, chunk, seconds):
             now = chunk_done.state
             over = int(now.step) >= stages[i].steps or bool(chunk_done.metrics.get("stopped", np.zeros(1))[-1])
-            if over and i + 1 < len(stages):
-                now = begin(now.model, stages, i + 1, source, key=now.key)
-            elif over:
-                now = eqx.tree_at(lambda s: s.stage, now, jnp.asarray(i + 1))
+            now = _onwards(now, stages, source) if over else now
             yield chunk_done._replace(state=now)
             if over:
                 break
+
+
+def _onwards(state: TrainState, stages: Sequence[Stage], source: Source) -> TrainState:
+    """The beginning of the next stage; after the last one the state itself, marked as the end."""
+    i = int(state.stage) + 1
+    if i < len(stages):
+        return begin(state.model, stages, i, source, key=state.key)
+    return eqx.tree_at(lambda s: s.stage, state, jnp.asarray(i))
 
 
 def begin(model: PyTree, stages: Sequence[Stage], i: int, source: Source, *, key: PRNGKeyArray) -> TrainState:
