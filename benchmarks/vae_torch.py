@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import Contender, cores, throughput
+from common import Contender, single_thread_or_all, throughput
 
 from ravine.models.directed import Helmholtz
 from ravine.nets import MLP
@@ -49,18 +49,16 @@ class Bound(torch.nn.Module):
 
 def eager(batch: int, data: np.ndarray, model: Helmholtz) -> list[Contender]:
     """The loop as one writes it by hand, with every choice of Adam's implementation and of threads."""
-    choices = itertools.product(({"foreach": True}, {"fused": True}), _threads())
+    choices = itertools.product(({"foreach": True}, {"fused": True}), single_thread_or_all())
     return [_torch_loop("eager", batch, data, Bound(model), adam, threads) for adam, threads in choices]
 
 
 def compiled(batch: int, data: np.ndarray, model: Helmholtz) -> list[Contender]:
     """The same with the loss and its gradient compiled by `torch.compile`."""
     bound = lambda: torch.compile(Bound(model), dynamic=False)  # noqa: E731
-    return [_torch_loop("compiled", batch, data, bound(), {"fused": True}, threads) for threads in _threads()]
-
-
-def _threads() -> list[int]:
-    return sorted({1, cores()})
+    return [
+        _torch_loop("compiled", batch, data, bound(), {"fused": True}, threads) for threads in single_thread_or_all()
+    ]
 
 
 def _torch_loop(

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ravine.recipes.vae import VAE as VAE
     from ravine.registry import load as load
     from ravine.train import Stage as Stage
-    from ravine.train import train as train
 
 _HOMES = {
     "VAE": "ravine.recipes.vae",
@@ -42,7 +41,6 @@ _HOMES = {
     "load": "ravine.registry",
     "load_dataset": "ravine.data",
     "read_table": "ravine.data",
-    "train": "ravine.train",
 }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -101,6 +101,7 @@ def train(
         i = int(now.stage)
         if int(now.step) >= stages[i].steps:  # a longer run was interrupted, and is resumed as a shorter one
             now = _onwards(now, stages, source)
+            yield Chunk(now, {}, 0.0)
             continue
         for chunk_done in _run_stage(now, stages[i], source, chunk, seconds):
             now = chunk_done.state
@@ -143,8 +144,6 @@ def _first_batch(stage: Stage, source: Source, key: PRNGKeyArray) -> Row:
 def _run_stage(state: TrainState, stage: Stage, source: Source, chunk: int, seconds: float) -> Iterator[Chunk]:
     rule, key, pace = as_arrays(stage.rule), _stage_keys(state.key, int(state.stage))[2], _Pace(chunk, seconds)
     step = int(state.step)
-    if step >= stage.steps:  # no steps at all, or a run that went on for longer before it was interrupted
-        yield Chunk(state, {}, 0.0)
     while step < stage.steps:
         count = min(pace.steps, stage.steps - step)
         rows, places = _wanted(stage, source, key, step, count, chunk)

@@ -3,13 +3,21 @@
 import os
 
 # unoptimised machine code compiles several times faster; results agree to rounding
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=1"
+UNOPTIMISED = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {UNOPTIMISED}"
 
 import jax  # noqa: E402
 import jax.random as jr  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget():
+    """Drop the compiled programs of a file when it is done: each holds maps of memory, and a process has only so many."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture

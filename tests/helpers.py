@@ -102,10 +102,11 @@ class Quadrature(AbstractGradient):
         shape, size = d.location.shape, d.location.size
         grid = jnp.asarray(list(itertools.product(points, repeat=size))).reshape(-1, *shape)
         mass = jnp.asarray([np.prod(w) for w in itertools.product(weights / weights.sum(), repeat=size)])
-        return mass @ jax.vmap(lambda e: cost(d.location + d.scale * e))(grid)
+        away = (lambda e: jnp.tril(d.factor) @ e) if isinstance(d, FullGaussian) else (lambda e: d.scale * e)
+        return mass @ jax.vmap(lambda e: cost(d.location + away(e)))(grid)
 
     def refuses(self, d: Any) -> str | None:
-        return None if isinstance(d, Gaussian) else "not a Gaussian"
+        return None if isinstance(d, (Gaussian, FullGaussian)) else "not a Gaussian"
 
 
 # The linear-Gaussian model whose every number is known: log p(x) in nats for the row X.

@@ -16,8 +16,15 @@ from ravine._check import complaint, require, shown, translated, whole
 from ravine.data.arrays import as_table, blocks, column_names, first, image_axes, refuse_infinite, summarise
 from ravine.data.draws import Binarise, Dequantise
 from ravine.data.plan import Binarisation, Dequantisation, Kind, Measure, Treatment, check_fields, fitted, plan
-from ravine.dist import AbstractLink, Bits, Counts, Levels, Real
+from ravine.dist import AbstractLink, Bits, Counts, HeavyTailed, Levels, Real, UnitInterval
 
+# The links that serve cells of a kind; the first one does unless a recipe chooses.
+LINKS = {
+    "binary": (Bits, Counts, Levels),
+    "levels": (Levels, Counts),
+    "count": (Counts,),
+    "real": (Real, HeavyTailed, UnitInterval),
+}
 EDGE = 1e-4  # share of a level by which single precision may miss its lower edge
 
 
@@ -240,10 +247,28 @@ class Schema:
         spread_out = xp.broadcast_to(xp.asarray(cells), np.shape(mask))
         return xp.where(mask, spread_out, xp.zeros_like(spread_out)).sum(axis=axes)
 
-    def link(self) -> AbstractLink:
-        """How the output of a network becomes a law over what the model sees, unless a recipe chooses otherwise."""
-        links = {"binary": Bits, "count": Counts, "real": Real}
-        return Levels(self.levels) if self.kind == "levels" else links[self.kind]()
+    def link(self, chosen: AbstractLink | None = None) -> AbstractLink:
+        """How the output of a network becomes a law over what the model sees: the one for its kind, or the chosen one.
+
+        Raises
+        ------
+        ValueError
+            When the law of the chosen one has no mass, or a mass that is no probability, on cells of this kind.
+
+        Examples
+        --------
+        >>> Schema((1,), "binary").link()
+        Bits()
+        """
+        if chosen is None:
+            return Levels(self.levels) if self.kind == "levels" else LINKS[self.kind][0]()
+        names = ", ".join(link.__name__ for link in LINKS[self.kind])
+        known = isinstance(chosen, tuple({link for links in LINKS.values() for link in links}))
+        good = isinstance(chosen, LINKS[self.kind]) or not known
+        good = good and not (isinstance(chosen, Levels) and chosen.count < self.levels)
+        good = good and not (isinstance(chosen, UnitInterval) and set(self.scale) != {1.0})
+        require(good, "likelihood", f"a law of {self.describe()}: one of {names}", shown(chosen), "choose another")
+        return chosen
 
     def draw(self) -> Binarise | Dequantise | None:
         """The random part of preprocessing, a part called as ``draw(row, key=key)``; None when there is none."""

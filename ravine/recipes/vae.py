@@ -79,7 +79,7 @@ class VAE(LatentVariableModel):
     def build(self, schema: Schema, *, key: PRNGKeyArray) -> Helmholtz:
         """A Gaussian prior, a generator and a recogniser sized for the data."""
         down, up = jr.split(key)
-        link, shape, z = self.likelihood or schema.link(), schema.shape, (self.latents,)
+        link, shape, z = schema.link(self.likelihood), schema.shape, (self.latents,)
         base = jnp.asarray(schema.base).reshape(shape)
         read = Filled(Fixed(base), tells=schema.holes)
         p_net = MLP(self.latents, link.size(shape), self.hidden[::-1], self.activation, bias=link.start(base), key=down)
