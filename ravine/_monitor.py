@@ -51,15 +51,18 @@ class Monitor:
             finally:
                 self._save(state)
 
+    def done(self, state: TrainState) -> int:
+        """Steps made so far, over all stages."""
+        return int(state.step) + sum(s.steps for s in self.stages[: min(int(state.stage), len(self.stages) - 1)])
+
     def total(self) -> int:
         """Steps of all stages."""
         return sum(stage.steps for stage in self.stages)
 
     def _line(self, chunk: Chunk, seconds: float) -> dict[str, Any]:
         stage, step = int(chunk.state.stage), int(chunk.state.step)
-        done = step + sum(s.steps for s in self.stages[: min(stage, len(self.stages) - 1)])
         means = {name: _last_or_mean(name, values) for name, values in chunk.metrics.items()}
-        return {"stage": stage, "step": step, "done": done, "seconds": round(seconds, 3), **means}
+        return {"stage": stage, "step": step, "done": self.done(chunk.state), "seconds": round(seconds, 3), **means}
 
     def _save(self, state: TrainState | None) -> None:
         if self.folder is not None and state is not None:
@@ -89,13 +92,13 @@ class Monitor:
             yield lambda line: bar.update(task, completed=line["done"], objective=_objective(line))
 
 
-def keep_lines_up_to(folder: Path, stage: int, step: int) -> None:
+def keep_lines_up_to(folder: Path, done: int) -> None:
     """Drop the lines of ``metrics.jsonl`` that a resumed run will write again."""
     path = folder / "metrics.jsonl"
     if not path.exists():
         return
     lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-    kept = [line for line in lines if (at := json.loads(line)) and (at["stage"], at["step"]) <= (stage, step)]
+    kept = [line for line in lines if json.loads(line)["done"] <= done]
     beside = path.with_suffix(".jsonl.tmp")
     beside.write_text("".join(kept), encoding="utf-8")
     beside.replace(path)

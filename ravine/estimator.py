@@ -7,7 +7,7 @@ import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast, get_args
+from typing import Any, ClassVar, Self, cast, get_args, no_type_check
 
 import equinox as eqx
 import jax
@@ -95,6 +95,7 @@ class LatentVariableModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         dataclasses.dataclass(eq=False, repr=False, kw_only=True)(cls)
+        no_type_check(cls.__init__)  # takes anything; `fit` refuses, as scikit-learn asks
 
     @abc.abstractmethod
     def build(self, schema: Schema, *, key: PRNGKeyArray) -> AbstractLatentModel:

@@ -78,6 +78,7 @@ def fit(recipe: Recipe, plan: Plan, folder: Path | None = None, resume: bool = F
     state = begin(model, stages, 0, source, key=key)
     if folder is not None:
         state = resumed(state, stages, source, folder, key) if resume else _afresh(state, folder)
+        keep_lines_up_to(folder, monitor.done(state))
     started, complete = time.perf_counter(), True
     try:
         for after in monitor.watch(train(model, stages, source, key=key, state=state)):
@@ -96,14 +97,14 @@ def resumed(state: TrainState, stages: Sequence[Stage], source: Source, folder: 
     if (key_words(state.key) != key_words(key)).any():
         do = "resume with the random_state that the run was started with"
         raise complaint(f"the checkpoint in {folder}", "one of this random_state", "one of another", do)
-    keep_lines_up_to(folder, int(state.stage), int(state.step))
-    return state
+    last = len(stages) - 1
+    goes_on = int(state.stage) > last and int(state.step) < stages[last].steps  # it was over, and is wanted longer
+    return eqx.tree_at(lambda s: s.stage, state, jnp.asarray(last)) if goes_on else state
 
 
 def _afresh(state: TrainState, folder: Path) -> TrainState:
-    """The state as it is, after what an earlier run left in the folder was dropped."""
+    """The state as it is, after the checkpoint that an earlier run left in the folder was dropped."""
     (folder / CHECKPOINT).unlink(missing_ok=True)
-    keep_lines_up_to(folder, 0, 0)
     return state
 
 

@@ -92,7 +92,7 @@ def _result(name: str, scale: str, trial: Trial, runs: list[tuple[LatentVariable
     }
 
 
-def _curve(model: LatentVariableModel, points: int = 200) -> list[dict[str, float]]:
+def _curve(model: LatentVariableModel, points: int = 200) -> list[dict[str, Any]]:
     """The learning curve, thinned: step, seconds, held-out loss and training bound where there are any."""
     lines = [line for line in model.history_ if line.get("held_out") is not None or line.get("elbo") is not None]
     kept = lines[:: max(1, len(lines) // points)]

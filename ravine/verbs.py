@@ -1,42 +1,60 @@
-"""What a fitted model answers about a batch, in compiled blocks of a few fixed sizes.
+"""What a fitted model answers about a batch, in compiled blocks of one fixed size.
 
-A block is padded with copies of its first row, so neither a new number of rows nor a single row compiles again.
-The key of a row depends on the fitted key and on what the row holds: alone or among others it gets the same answer.
+The last block is padded with copies of its first row, so neither a new number of rows nor a single row compiles again,
+and every row is rounded as in any other company. Its key depends on the fitted key and on what the row holds. So a row
+alone gets, to the bit, the answer that it gets among others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from ravine._jax import highest_matmul
 from ravine._tree import row_keys
 from ravine.core import AbstractDirected, AbstractDraw, AbstractEvidence, AbstractLatentModel, LogLikelihood, Row
 from ravine.evidence import drawn_completion, expected_completion, held_cells
 
-SIZES = (16, 256)
+BLOCK = 16  # rows that are computed together
+BLOCKS = 16  # blocks that one call of a compiled program may go through
+
+Answer = Callable[..., PyTree]  # answer(block, *arguments): arrays with a leading axis of rows
 
 
-def blockwise(answer: Callable[[Row], PyTree], batch: Row) -> PyTree:
-    """``answer(block)`` over blocks of the batch, joined again, as numpy arrays."""
-    batch = jax.tree.map(np.asarray, batch)
-    rows = jax.tree.leaves(batch.x)[0].shape[0]
-    parts, start = [], 0
-    while start < rows:
-        left = rows - start
-        size = next((size for size in SIZES if left <= size), SIZES[-1])
-        real = min(left, size)
-        places = np.concatenate([np.arange(start, start + real), np.full(size - real, start)])
-        block = jax.tree.map(lambda leaf, places=places: jnp.asarray(leaf[places]), batch)
-        parts.append(jax.tree.map(lambda leaf, real=real: np.asarray(leaf)[:real], answer(block)))
-        start += real
+def blockwise(answer: Answer, batch: Row, *arguments: Any) -> PyTree:
+    """``answer(block, *arguments)`` over the blocks of a batch, joined again, as numpy arrays.
+
+    ``answer`` is a function of a module, so that it is compiled once.
+    """
+    batch, size = jax.tree.map(np.asarray, batch), BLOCK * BLOCKS
+    rows, parts = jax.tree.leaves(batch.x)[0].shape[0], []
+    for start in range(0, rows, size):
+        left = min(size, rows - start)
+        places = np.concatenate([np.arange(start, start + left), np.full(size - left, start)]).reshape(BLOCKS, BLOCK)
+        blocks = jax.tree.map(lambda leaf, places=places: jnp.asarray(leaf[places]), batch)
+        made = _in_blocks(answer, blocks, jnp.asarray(-(-left // BLOCK)), arguments)
+        parts.append(jax.tree.map(lambda leaf, left=left: np.asarray(leaf).reshape(-1, *leaf.shape[2:])[:left], made))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+@eqx.filter_jit
+def _in_blocks(answer: Answer, blocks: Row, count: Int[Array, ""], arguments: tuple[Any, ...]) -> PyTree:
+    """The answers to the first ``count`` blocks, one after the other; zeros for the others."""
+
+    def one(i: Int[Array, ""]) -> PyTree:
+        return answer(jax.tree.map(lambda leaf: leaf[i], blocks), *arguments)
+
+    shapes = jax.eval_shape(one, count)
+    nothing = jax.tree.map(lambda leaf: jnp.zeros((BLOCKS, *leaf.shape), leaf.dtype), shapes)
+    fill = lambda i, made: jax.tree.map(lambda all_, new: all_.at[i].set(new), made, one(i))  # noqa: E731
+    return jax.lax.fori_loop(0, count, fill, nothing)
 
 
 def log_likelihood(
@@ -44,13 +62,12 @@ def log_likelihood(
 ) -> LogLikelihood:
     """log p(x) of every row in nats, in the units the model sees."""
     with highest_matmul():
-        value, error = blockwise(lambda block: _evidence(model, evidence, block, draw, key), batch)
+        value, error = blockwise(_evidence, batch, model, evidence, draw, key)
     return LogLikelihood(value, error, evidence.direction, evidence.method())
 
 
-@eqx.filter_jit
 def _evidence(
-    model: PyTree, evidence: AbstractEvidence, block: Row, draw: AbstractDraw | None, key: PRNGKeyArray
+    block: Row, model: PyTree, evidence: AbstractEvidence, draw: AbstractDraw | None, key: PRNGKeyArray
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     return evidence(model, drawn(block, draw, key), key=key)
 
@@ -64,11 +81,10 @@ def drawn(block: Row, draw: AbstractDraw | None, key: PRNGKeyArray) -> Row:
 
 def latent_mean(model: AbstractLatentModel, batch: Row, draw: AbstractDraw | None, *, key: PRNGKeyArray) -> np.ndarray:
     """Posterior means, one flat vector per row."""
-    return blockwise(lambda block: _latent_mean(model, block, draw, key), batch)
+    return blockwise(_latent_mean, batch, model, draw, key)
 
 
-@eqx.filter_jit
-def _latent_mean(model: AbstractLatentModel, block: Row, draw: AbstractDraw | None, key: PRNGKeyArray) -> Array:
+def _latent_mean(block: Row, model: AbstractLatentModel, draw: AbstractDraw | None, key: PRNGKeyArray) -> Array:
     return jax.vmap(lambda row: flat(model.posterior(row).mean()))(drawn(block, draw, key))
 
 
@@ -87,24 +103,22 @@ def unflat(vector: Float[Array, " n"], like: PyTree) -> PyTree[Array]:
 
 def decoded_mean(model: AbstractDirected, latents: np.ndarray, like: PyTree) -> np.ndarray:
     """E[x | z] for rows of flat latents."""
-    return blockwise(lambda block: _decoded_mean(model, block.x, like), Row(jnp.asarray(latents)))
+    return blockwise(_decoded_mean, Row(jnp.asarray(latents)), model, like)
 
 
-@eqx.filter_jit
-def _decoded_mean(model: AbstractDirected, latents: Array, like: PyTree) -> Array:
-    return jax.vmap(lambda z: model.likelihood(unflat(z, like)).mean())(latents)
+def _decoded_mean(block: Row, model: AbstractDirected, like: PyTree) -> Array:
+    return jax.vmap(lambda z: model.likelihood(unflat(z, like)).mean())(block.x)
 
 
 def completed(
     model: AbstractLatentModel, batch: Row, draw: AbstractDraw | None, particles: int, *, key: PRNGKeyArray
 ) -> np.ndarray:
     """E[x | observed cells] of every row; observed cells as they came."""
-    return blockwise(lambda block: _completed(model, block, draw, particles, key), batch)
+    return blockwise(_completed, batch, model, draw, particles, key)
 
 
-@eqx.filter_jit
 def _completed(
-    model: AbstractLatentModel, block: Row, draw: AbstractDraw | None, particles: int, key: PRNGKeyArray
+    block: Row, model: AbstractLatentModel, draw: AbstractDraw | None, particles: int, key: PRNGKeyArray
 ) -> Array:
     keys = row_keys(key, held_cells(block))
     return jax.vmap(lambda row, k: expected_completion(model, row, particles, key=k))(drawn(block, draw, key), keys)
@@ -114,13 +128,12 @@ def completions(
     model: AbstractLatentModel, batch: Row, draw: AbstractDraw | None, particles: int, draws: int, *, key: PRNGKeyArray
 ) -> np.ndarray:
     """``draws`` draws of every row given its observed cells, shape (draws, rows, ...)."""
-    made = blockwise(lambda block: _completions(model, block, draw, particles, draws, key), batch)
+    made = blockwise(_completions, batch, model, draw, particles, draws, key)
     return np.moveaxis(made, 1, 0)
 
 
-@eqx.filter_jit
 def _completions(
-    model: AbstractLatentModel, block: Row, draw: AbstractDraw | None, particles: int, draws: int, key: PRNGKeyArray
+    block: Row, model: AbstractLatentModel, draw: AbstractDraw | None, particles: int, draws: int, key: PRNGKeyArray
 ) -> Array:
     keys = row_keys(key, held_cells(block))
 
@@ -132,9 +145,8 @@ def _completions(
 
 def samples(model: PyTree, n: int, *, key: PRNGKeyArray) -> np.ndarray:
     """``n`` draws of x. The i-th is a function of the key and i: asking for more leaves the first ones as they were."""
-    return blockwise(lambda block: _samples(model, block.x, key), Row(jnp.asarray(np.arange(n))))
+    return blockwise(_samples, Row(jnp.asarray(np.arange(n))), model, key)
 
 
-@eqx.filter_jit
-def _samples(model: PyTree, places: Array, key: PRNGKeyArray) -> Array:
-    return jax.vmap(lambda i: model.sample(key=jr.fold_in(key, i))[1])(places)
+def _samples(block: Row, model: PyTree, key: PRNGKeyArray) -> Array:
+    return jax.vmap(lambda i: model.sample(key=jr.fold_in(key, i))[1])(block.x)

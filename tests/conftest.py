@@ -15,7 +15,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(scope="module", autouse=True)
 def forget():
-    """Drop the compiled programs of a file when it is done: each holds maps of memory, and a process has only so many."""
+    """Drop the compiled programs of a file when it is done: each maps memory, and a process has only so many maps."""
     yield
     jax.clear_caches()
 

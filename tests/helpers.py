@@ -6,7 +6,6 @@ With another seed a correct number would fail once in 150,000 times (two-sided n
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -260,19 +259,6 @@ def cast(tree: PyTree, dtype: Any) -> PyTree:
 # Statistics of estimates.
 
 
-def _compiler_options() -> dict[str, Any]:
-    """What makes compiling, which is most of these tests' time, three times faster; nothing where it is unknown."""
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    try:
-        jax.jit(jnp.negative, compiler_options=options)(1.0)
-    except jax.errors.JaxRuntimeError:
-        return {}
-    return options
-
-
-compiled = functools.partial(jax.jit, compiler_options=_compiler_options())
-
-
 def flat(tree: PyTree, lead: int = 0) -> np.ndarray:
     """The arrays of a tree side by side, after ``lead`` leading axes."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
@@ -287,13 +273,13 @@ def with_gradient(value: Callable[[PyTree], Array], parameters: PyTree) -> tuple
 
 def exactly(value: Callable[[PyTree], Array], parameters: PyTree) -> np.ndarray:
     """The value, then its gradient, as one vector."""
-    return flat(compiled(lambda: with_gradient(value, parameters))())
+    return flat(jax.jit(lambda: with_gradient(value, parameters))())
 
 
 def estimates(value: Callable[[PyTree, Array], Array], parameters: PyTree, n: int, seed: int = 0) -> np.ndarray:
     """``n`` independent estimates: the value in column 0, then the gradient."""
     one = lambda key: with_gradient(lambda p: value(p, key), parameters)  # noqa: E731
-    return flat(compiled(jax.vmap(one))(jr.split(jr.key(seed), n)), lead=1)
+    return flat(jax.jit(jax.vmap(one))(jr.split(jr.key(seed), n)), lead=1)
 
 
 def z_scores(draws: np.ndarray, truth: np.ndarray | float, slack: float = 1e-9) -> np.ndarray:

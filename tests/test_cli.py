@@ -20,6 +20,9 @@ from ravine.recipes.factor_analysis import TRUE_MODEL
 from ravine.recipes.vae import VAE
 from ravine.trial import Trial
 
+# what a file names is compared with a plain array
+pytestmark = pytest.mark.filterwarnings("ignore:X does not have valid feature names:UserWarning")
+
 COMMANDS = ("list", "info", "fit", "score", "sample", "encode", "impute", "reproduce")
 TINY = ["--set", "steps=20", "--set", "hidden=(4,)", "--set", "latents=2", "--set", "evidence=ImportanceWeighted(k=5)"]
 EM = ["--set", "iterations=5"]
@@ -78,27 +81,23 @@ def test_info_shows_paper_trials_and_fields(shell, recipe):
     assert (
         out.startswith(f"{recipe}: ") and "arXiv:" in out and "standardise = " in out and "random_state = None" in out
     )
-    assert ("reported" in out) == (recipe != "gaussian-mixture")
+    assert ("; reported " in out) == (recipe != "gaussian-mixture")
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_answers_at_once(command):
-    """At most 0.3 s of processor time, and JAX is not touched; the best of three, for the machine may be busy."""
+def test_help_needs_nothing_heavy(command):
+    """How fast it answers is measured in `benchmarks/startup.py`."""
+    heavy = {"jax", "numpy", "sklearn", "pandas", "rich.markdown"}
     code = (
-        "import sys, resource; from ravine.cli import main\n"
+        "import sys; from ravine.cli import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
-        "use = resource.getrusage(resource.RUSAGE_SELF)\n"
-        "print(use.ru_utime + use.ru_stime, sorted({'jax', 'sklearn', 'pandas'} & set(sys.modules)))"
+        f"print(sorted({heavy} & set(sys.modules)))"
     )
-    seconds = []
-    while len(seconds) < 3 and min(seconds, default=1.0) > 0.3:
-        done = subprocess.run([sys.executable, "-c", code, *command.split(), "--help"], capture_output=True, text=True)
-        *text, last = done.stdout.splitlines()
-        assert done.returncode == 0 and done.stderr == "" and text[0].startswith(f"Usage: ravine {command}".rstrip())
-        assert last.endswith("[]"), last
-        seconds.append(float(last.split()[0]))
-    assert min(seconds) < 0.3
+    done = subprocess.run([sys.executable, "-c", code, *command.split(), "--help"], capture_output=True, text=True)
+    *text, last = done.stdout.splitlines()
+    assert done.returncode == 0 and done.stderr == "" and text[0].startswith(f"Usage: ravine {command}".rstrip())
+    assert last == "[]"
 
 
 def test_version(shell):
@@ -214,7 +213,9 @@ def test_holes_are_filled_and_observed_cells_kept_to_the_letter(shell, tmp_path)
         [line.split(",") for line in (tmp_path / name).read_text().splitlines()] for name in ("holes.csv", "filled.csv")
     )
     assert before[0] == after[0]
-    kept = [(b, a) for row, other in zip(before, after, strict=True) for b, a in zip(row, other, strict=True) if b]
+    kept = [
+        (b, a) for row, other in zip(before, after, strict=True) for b, a in zip(row, other, strict=True) if b != "nan"
+    ]
     assert len(kept) > 400 and all(b == a for b, a in kept)
     filled = read_table(tmp_path / "filled.csv").x
     assert np.isfinite(filled).all() and (filled[~np.isnan(X)] == X[~np.isnan(X)]).all()
@@ -265,9 +266,10 @@ def test_reproduce_prints_the_reported_number_beside_ours(shell, tmp_path):
 def test_reproduce_with_seeds_reports_their_mean(shell, tmp_path, monkeypatch):
     fields = {"steps": 5, "hidden": (4,), "latents": 2, "kind": "real"}
     monkeypatch.setattr(VAE, "trials", {"small": Trial("moons", fields, None, "a picture only")})
-    status, out, _ = shell("reproduce", "vae", "--seeds", "2", "--out", tmp_path)
+    status, out, err = shell("reproduce", "vae", "--seeds", "2", "--out", tmp_path)
+    assert (status, err) == (0, "")
     result = json.loads((tmp_path / "result.json").read_text())
-    assert status == 0 and out.count("seed ") == 2 and "a picture only" in out
+    assert out.count("seed ") == 2 and "a picture only" in out
     assert result["measured"]["log_likelihood"] == np.mean(result["measured"]["seeds"]) and len(result["curve"]) > 0
     assert result["command"].endswith("--seeds 2") and (tmp_path / "seed-1" / "model.safetensors").exists()
     assert_refused(shell("reproduce", "vae", "--scale", "paper"), "paper", "small")

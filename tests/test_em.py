@@ -39,7 +39,6 @@ pytestmark = pytest.mark.usefixtures("x64")
 N, D, K = 60, 4, 3
 
 # most of the time of these tests is compilation, and most of that is optimisation for speed
-compiled = functools.partial(eqx.filter_jit, compiler_options={"xla_backend_optimization_level": 0})
 
 # Starts: functions of a batch, a key and the ridge on fitted variances.
 
@@ -50,7 +49,7 @@ def mixture_of(family: Any) -> Callable[..., Mixture]:
         components = eqx.tree_at(lambda c: c.reg_covar, components, Fixed(jnp.asarray(ridge)))
         return Mixture.from_responsibilities(batch, nearest_seeds(batch, K, key=key), components)
 
-    return compiled(start)
+    return eqx.filter_jit(start)
 
 
 def factors_with(noise: Any) -> Callable[..., LinearGaussian]:
@@ -58,7 +57,7 @@ def factors_with(noise: Any) -> Callable[..., LinearGaussian]:
         model = LinearGaussian(jr.normal(key, (D, 2)), jnp.mean(batch.x, axis=0), noise.of(jnp.ones(D)))
         return eqx.tree_at(lambda m: m.noise.floor, model, Fixed(jnp.asarray(ridge)))
 
-    return compiled(start)
+    return eqx.filter_jit(start)
 
 
 FAMILIES = {
@@ -114,9 +113,9 @@ def measure(model: Any, batch: Row) -> dict[str, Any]:
     }
 
 
-measured = compiled(measure)
-iterate = compiled(lambda model, batch: model.maximise(model.expected(batch)[0]))
-evidence = compiled(lambda model, batch: jax.vmap(model.log_evidence)(batch))
+measured = eqx.filter_jit(measure)
+iterate = eqx.filter_jit(lambda model, batch: model.maximise(model.expected(batch)[0]))
+evidence = eqx.filter_jit(lambda model, batch: jax.vmap(model.log_evidence)(batch))
 
 
 @functools.cache
@@ -126,7 +125,7 @@ def example(name: str) -> Any:
     return measured(MODELS[name](batch, jr.key(1)), batch)["next"]
 
 
-@compiled
+@eqx.filter_jit
 def look(model: Any, row: Row, z: Any, value: Any) -> dict[str, Any]:
     """One row in detail: densities at every z, and at one complete value; 4000 draws."""
     law, posterior, keys = model.conditional(row), model.posterior(row), jr.split(jr.key(0), 4000)
@@ -155,7 +154,7 @@ def looked(name: str, i: int) -> dict[str, Any]:
     return look(example(name), row, z, jnp.where(row.mask, row.x, 9.0))
 
 
-@compiled
+@eqx.filter_jit
 def run(rule: EM, model: Any, batch: Row, steps: Any) -> tuple[Any, Any, dict[str, Any]]:
     """``steps`` passes over one batch; the model, the rule's state and the metrics of at most 100 passes, else 0."""
     arrays, static = eqx.partition((model, rule.init(model, batch, key=jr.key(0))), eqx.is_array)
@@ -241,7 +240,7 @@ def test_em_never_falls(name):
     keys = jr.split(jr.key(0), len(cases))
     ridges = jnp.asarray([ridge for _, _, ridge in cases])
     fit = lambda batch, key, ridge: run(EM(tol=-jnp.inf), MODELS[name](batch, key, ridge), batch, 25)  # noqa: E731
-    history = np.asarray(compiled(jax.vmap(fit))(batch, keys, ridges)[2]["objective"])[:, :25]
+    history = np.asarray(eqx.filter_jit(jax.vmap(fit))(batch, keys, ridges)[2]["objective"])[:, :25]
     assert np.isfinite(history).all()
     assert (np.diff(history, axis=1) >= -1e-9 * np.abs(history[:, 1:])).all()
     assert np.median(history[:, -1] - history[:, 0]) > 1e-3
@@ -340,7 +339,7 @@ def test_gradients_pass_holes(name):
     batch = eqx.tree_at(lambda b: b.x, batch, jnp.where(batch.mask, batch.x, jnp.nan))
     parameters, rest = trainable(example(name))
     total = lambda parameters: jnp.sum(jax.vmap(eqx.combine(parameters, rest).log_evidence)(batch))  # noqa: E731
-    for leaf in jax.tree.leaves(compiled(jax.grad(total))(parameters)):
+    for leaf in jax.tree.leaves(eqx.filter_jit(jax.grad(total))(parameters)):
         assert jnp.isfinite(leaf).all() and jnp.any(leaf != 0)
 
 
@@ -354,7 +353,7 @@ def test_passes_in_batches_equal_passes_over_all():
     parts = jax.tree.map(lambda leaf: leaf.reshape(4, N // 4, *leaf.shape[1:]), batch)
     rule, model, objective = EM(tol=0.0, batches=jnp.array(4), block=7), start, []
     state = rule.init(model, row_of(parts, 0), key=jr.key(0))
-    one = compiled(lambda model, state, batch, step: rule.step(model, state, batch, key=jr.key(0), step=step))
+    one = eqx.filter_jit(lambda model, state, batch, step: rule.step(model, state, batch, key=jr.key(0), step=step))
     for step in range(12):
         model, state, report = one(model, state, row_of(parts, step % 4), jnp.array(step))
         objective.append(float(report["objective"]))
@@ -375,7 +374,7 @@ def test_online_em_comes_near_batch_em():
     best, _ = fitted(EM(tol=0.0), start, Row(x), 100)
     rule, order = EM(rate=Power(-0.6)), jr.permutation(jr.key(1), jnp.tile(jnp.arange(2000), 10)).reshape(-1, 50)
 
-    @compiled
+    @eqx.filter_jit
     def online(model):
         state = rule.init(model, Row(x[:50]), key=jr.key(0))
 
@@ -416,7 +415,7 @@ def test_a_rule_that_stopped_leaves_the_model_alone():
 def test_other_numbers_do_not_compile_again():
     traced = []
 
-    @compiled
+    @eqx.filter_jit
     def one(rule, model, batch):
         traced.append(1)
         return rule.step(model, rule.init(model, batch, key=jr.key(0)), batch, key=jr.key(0), step=jnp.array(0))[0]
@@ -522,7 +521,7 @@ def test_the_bound_summed_over_classes_is_the_likelihood():
     share = batch.weight / jnp.sum(batch.weight)
     bound = lambda p: ELBO(Enumerate())(eqx.combine(p, rest), batch, key=jr.key(0))[0]  # noqa: E731
     exact = lambda p: -share @ jax.vmap(eqx.combine(p, rest).log_evidence)(batch)  # noqa: E731
-    close(*(compiled(jax.value_and_grad(loss))(parameters) for loss in (bound, exact)), 1e-9)
+    close(*(eqx.filter_jit(jax.value_and_grad(loss))(parameters) for loss in (bound, exact)), 1e-9)
 
 
 @pytest.mark.parametrize(

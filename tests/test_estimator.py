@@ -316,10 +316,16 @@ def test_a_model_of_reals_refuses_what_is_declared_discrete(name):
 
 @pytest.mark.parametrize(
     "likelihood, fields",
-    [(Bits(), {}), (Levels(5), {}), (Counts(), {}), (UnitInterval(), {}), (Real(), {"binarise": "threshold", "threshold": 0.0}),
-     (Levels(2), {"kind": "levels", "levels": 3})],
+    [
+        (Bits(), {}),
+        (Levels(5), {}),
+        (Counts(), {}),
+        (UnitInterval(), {}),
+        (Real(), {"binarise": "threshold", "threshold": 0.0}),
+        (Levels(2), {"kind": "levels", "levels": 3}),
+    ],
     ids=repr,
-)  # fmt: skip
+)
 def test_a_law_that_cannot_hold_the_cells_is_refused(likelihood, fields):
     X = table(holes=False) if fields.get("kind") is None else np.zeros((20, 2))
     refused(lambda: RECIPES["vae"](likelihood=likelihood, **fields).fit(X), "likelihood: expected a law of", "choose")

@@ -21,7 +21,6 @@ from helpers import (
     X,
     binary_rows,
     cast,
-    compiled,
     dense,
     equations,
     linear_generator,
@@ -61,7 +60,7 @@ def wide() -> Helmholtz:
 
 def evaluated(model: Helmholtz, k: int, block: int = 50):
     """The evidence of a batch as numpy arrays."""
-    score = compiled(lambda batch, key: ImportanceWeighted(k, block)(model, batch, key=key))
+    score = jax.jit(lambda batch, key: ImportanceWeighted(k, block)(model, batch, key=key))
     return lambda batch, key: [np.asarray(answer) for answer in score(batch, key)]
 
 
@@ -69,7 +68,7 @@ def repeated(model: Helmholtz, k: int, times: int) -> tuple[np.ndarray, np.ndarr
     """Values and standard errors for the complete row X under many keys."""
     batch = Row(jnp.asarray(X)[None])
     one = lambda key: ImportanceWeighted(k)(model, batch, key=key)  # noqa: E731
-    value, error = compiled(jax.vmap(one))(jr.split(jr.key(k), times))
+    value, error = jax.jit(jax.vmap(one))(jr.split(jr.key(k), times))
     return np.asarray(value)[:, 0], np.asarray(error)[:, 0]
 
 
@@ -102,7 +101,7 @@ def test_blocks_equal_one_sum_over_the_same_draws():
         return jax.vmap(lambda z: model.log_joint(z, row))(z) - log_q
 
     kept = np.array([0, 1, 3])
-    keyed = compiled(lambda batch: jax.vmap(log_weights)(batch, row_keys(key, held_cells(batch))))
+    keyed = jax.jit(lambda batch: jax.vmap(log_weights)(batch, row_keys(key, held_cells(batch))))
     log_w = np.asarray(keyed(batch))[kept]
     w = np.exp(log_w - log_w.max(axis=1, keepdims=True))
     np.testing.assert_allclose(np.asarray(value)[kept], logsumexp(log_w, axis=1) - np.log(k), rtol=1e-12)
@@ -112,7 +111,7 @@ def test_blocks_equal_one_sum_over_the_same_draws():
 def test_accumulating_blocks_survives_any_size_of_weight():
     log_w = np.array([[-np.inf, -np.inf], [-4000.0, -np.inf], [-3999.0, -5000.0], [3000.0, 2999.0], [-10.0, 3001.0]])
     start = jnp.array(-jnp.inf), jnp.array(0.0), jnp.array(0.0)
-    sums = compiled(lambda blocks: functools.reduce(_accumulate, blocks, start))(list(jnp.asarray(log_w)))
+    sums = jax.jit(lambda blocks: functools.reduce(_accumulate, blocks, start))(list(jnp.asarray(log_w)))
     top, first, second = map(float, sums)
     assert top + np.log(first) == pytest.approx(logsumexp(log_w), rel=1e-14)
     assert 2 * top + np.log(second) == pytest.approx(logsumexp(2 * log_w), rel=1e-14)
@@ -162,7 +161,7 @@ def test_a_row_alone_scores_as_among_others_in_any_order():
 def test_the_key_of_a_row_reads_values_mask_and_context():
     full, hole, context = jnp.ones((1, CELLS), bool), jnp.asarray(HOLE)[None], jnp.ones((1, 1))
 
-    @compiled
+    @jax.jit
     def words(x):
         batches = [Row(x), Row(x, full), Row(2 * x), Row(x, hole), Row(x, context=context), Row(x, context=2 * context)]
         return [jr.key_data(row_keys(jr.key(0), held_cells(batch)))[0, 1] for batch in batches]
@@ -189,7 +188,7 @@ def test_every_model_has_finite_evidence_and_an_empty_row_scores_zero(name):
 def test_completions_follow_the_conditional_gaussian(mask):
     model, row, n = Helmholtz(linear_generator(), ExactLinear()), holed(mask), 20_000
 
-    @compiled
+    @jax.jit
     def completions(keys):
         mean = jax.vmap(lambda key: expected_completion(model, row, 2, key=key))(keys)
         return mean, jax.vmap(lambda key: drawn_completion(model, row, 2, key=key))(keys)
@@ -207,7 +206,7 @@ def test_completions_with_a_wrong_recogniser_converge():
     """The recogniser reads the hole as a zero; importance weights put that right."""
     row, key = holed(HOLE), jr.key(1)
 
-    @compiled
+    @jax.jit
     def answers(key):
         draws = jax.vmap(lambda key: drawn_completion(wide(), row, 300, key=key))(jr.split(key, 2000))
         share = weighted_draws(wide(), row, 50, key=key)[1]
@@ -225,7 +224,7 @@ def test_completions_with_a_wrong_recogniser_converge():
 def test_a_complete_row_is_returned_as_it_came():
     row = Row(jnp.asarray(X))
     kinds = expected_completion, drawn_completion
-    both = compiled(lambda key: [kind(wide(), row, 2, key=key) for kind in kinds])(jr.key(0))
+    both = jax.jit(lambda key: [kind(wide(), row, 2, key=key) for kind in kinds])(jr.key(0))
     assert np.all(np.asarray(both) == X)
 
 
@@ -277,7 +276,7 @@ class Known(AbstractTractable):
 
 
 def test_exact_models_are_not_sampled():
-    @compiled
+    @jax.jit
     def answers(batch, keys):
         row = jax.tree.map(lambda leaf: leaf[1], batch)
         value, error = Exact()(Known(), batch, key=jr.key(0))

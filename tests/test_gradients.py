@@ -22,7 +22,6 @@ from helpers import (
     Quadrature,
     binary_rows,
     cast,
-    compiled,
     equations,
     estimates,
     exactly,
@@ -253,7 +252,7 @@ def test_score_function_does_not_feel_a_constant_once_it_has_a_baseline():
         logits = jnp.array([0.3, -0.7])
         return jax.grad(lambda logits: ScoreFunction(k)(cost, Bernoulli(logits), key=jr.key(3)))(logits)
 
-    moved = compiled(lambda constant: [slope(k, constant) - slope(k, 0.0) for k in (1, 2, 4)])(1000.0)
+    moved = jax.jit(lambda constant: [slope(k, constant) - slope(k, 0.0) for k in (1, 2, 4)])(1000.0)
     assert np.max(np.abs(moved[1:])) < 1e-10
     assert np.max(np.abs(moved[0])) > 1
 
@@ -334,7 +333,7 @@ def test_objectives_refuse_what_they_cannot_serve(objective):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_posterior_scores_its_own_draws(name):
-    @compiled
+    @jax.jit
     def scored(row):
         posterior = Several(MODELS[name]().posterior(row), 4)
         z, log_q = posterior.sample(key=jr.key(1))
@@ -365,7 +364,7 @@ def test_a_chain_is_the_product_of_its_nodes():
 
 
 def test_flipping_reverses_the_latent():
-    @compiled
+    @jax.jit
     def both(key):
         chain, flipped = small_chain(), Flipped(small_chain())
         second = chain.expect(lambda z, log_q: jnp.sum(z[1]), Enumerate(), key=key)

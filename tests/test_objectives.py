@@ -24,7 +24,6 @@ from helpers import (
     X,
     binary_rows,
     cast,
-    compiled,
     dense,
     estimates,
     exactly,
@@ -104,7 +103,7 @@ def test_at_the_exact_posterior_every_draw_gives_log_p_and_sticking_the_landing_
 def test_importance_weighted_bounds_rise_with_k_and_stay_below_log_p():
     def values(k):
         keys = jr.split(jr.key(k), N)
-        return np.asarray(compiled(jax.vmap(lambda key: on_x(IWAE(k, Pathwise()))(tilted(), key)))(keys))
+        return np.asarray(jax.jit(jax.vmap(lambda key: on_x(IWAE(k, Pathwise()))(tilted(), key)))(keys))
 
     bounds = {k: values(k) for k in (1, 2, 5, 50)}
     means = np.array([v.mean() for v in bounds.values()])
@@ -112,7 +111,7 @@ def test_importance_weighted_bounds_rise_with_k_and_stay_below_log_p():
     assert np.all(np.diff(means) > LIMIT * np.hypot(errors[1:], errors[:-1]))
     assert np.all(means < LOG_P + LIMIT * errors)
     assert means[-1] == pytest.approx(LOG_P, abs=0.02)
-    exact = compiled(lambda: on_x(ELBO(Quadrature()))(tilted(), jr.key(0)))()
+    exact = jax.jit(lambda: on_x(ELBO(Quadrature()))(tilted(), jr.key(0)))()
     assert abs(means[0] - float(exact)) < LIMIT * errors[0]
 
 
@@ -138,7 +137,7 @@ def test_beta_weighs_prior_and_entropy_and_may_be_a_schedule():
     at = lambda beta: on_x(ELBO(Pathwise(2), beta=beta))(tilted(), jr.key(5))  # noqa: E731
     row, key = Row(jnp.asarray(X)), jr.key(5)
 
-    @compiled
+    @jax.jit
     def answers(step):
         scheduled = resolve(ELBO(Pathwise(2), beta=Linear(0.0, 1.0, 4.0)), step)
         cost = lambda z, log_q: tilted().log_likelihood(z, row)  # noqa: E731
@@ -175,7 +174,7 @@ def analytic(beta: float, free_bits: float):
 
 def test_free_bits_floor_the_divergence_of_a_cell_averaged_over_the_batch():
     cells = np.array([(1.0 + 4.0) / 4, (0.16 + 0.04) / 4])
-    floored, plain = compiled(lambda: (analytic(2.0, 0.5), analytic(0.0, 0.0)))()
+    floored, plain = jax.jit(lambda: (analytic(2.0, 0.5), analytic(0.0, 0.0)))()
     (loss, metrics, slope), (fit, _, without_divergence) = floored, plain
     assert float(metrics["kl"]) == pytest.approx(cells.sum())
     assert float(metrics["elbo"]) == pytest.approx(-float(fit) - cells.sum())
@@ -188,7 +187,7 @@ def test_correlated_latents_share_one_divergence():
         objective, batch = AnalyticELBO(Pathwise(1000), free_bits=free_bits), Row(jnp.asarray(X)[None])
         return objective(linear_exact(), batch, key=jr.key(0))
 
-    (loss, metrics), (floored, _) = compiled(lambda: (values(0.0), values(9.0)))()
+    (loss, metrics), (floored, _) = jax.jit(lambda: (values(0.0), values(9.0)))()
     assert float(loss) == pytest.approx(-LOG_P, abs=0.2)
     assert float(floored - loss) == pytest.approx(9.0 - float(metrics["kl"]), rel=1e-12)
 
@@ -204,7 +203,7 @@ def test_divergence_of_a_known_pair():
     q = Amortised(Filled(Fixed(jnp.zeros(CELLS))), Conditional(mean, Homoscedastic(log_scale, 0.0), (2,)))
     model = Helmholtz(linear_generator(), q)
     objective, batch = AnalyticELBO(Pathwise()), Row(jnp.asarray(X)[None])
-    _, metrics = compiled(lambda: objective(model, batch, key=jr.key(0)))()
+    _, metrics = jax.jit(lambda: objective(model, batch, key=jr.key(0)))()
     assert float(metrics["kl"]) == pytest.approx(0.6913214591614941, abs=1e-14)
 
 
@@ -221,7 +220,7 @@ def test_rows_stand_alone_and_what_a_mask_hides_is_never_felt(objective, name):
     batch = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[1:2]]), batch)
     batch = eqx.tree_at(lambda b: b.x, batch, batch.x.at[3, 1].set(jnp.nan))
 
-    @compiled
+    @jax.jit
     def answers(batch, key):
         model, keys = cast(MODELS[name](), jnp.float32), jr.split(key, 3)[jnp.array([0, 1, 2, 1])]
         slopes = jax.vmap(lambda row, key: with_gradient(lambda m: per_row(loss, m, row, key), model))(batch, keys)
@@ -256,7 +255,7 @@ REMOVED = {
 def test_missing_cells_are_as_if_the_model_had_none(name):
     keep, x = np.array([True, False, True]), jnp.array([1.0, 0.0, 1.0])
 
-    @compiled
+    @jax.jit
     def both(x):
         model, less = MODELS[name](), without(MODELS[name](), keep)
         rows = (model, Row(x, jnp.asarray(keep))), (less, Row(x[keep]))
@@ -271,7 +270,7 @@ def test_a_row_without_observed_cells_has_bound_zero_at_the_exact_posterior():
     masks = jnp.array([[True, True, True], [True, False, True], [False, False, False]])
     batch = Row(jnp.where(masks, jnp.asarray(X)[None], 0), masks)
     loss = lambda row: per_row(ELBO(Pathwise()), model, row, jr.key(0))  # noqa: E731
-    values = compiled(jax.vmap(loss))(batch)
+    values = jax.jit(jax.vmap(loss))(batch)
     np.testing.assert_allclose(values, [LOG_P, dense(np.array(masks[1]))[2], 0.0], atol=1e-12)
 
 
@@ -280,7 +279,7 @@ def test_the_loss_is_the_mean_over_rows_by_weight(objective):
     loss, (name, *_) = OBJECTIVES[objective]
     weight = jnp.array([1.0, 3.0, 0.0])
 
-    @compiled
+    @jax.jit
     def answers(batch):
         model, keys = MODELS[name](), jr.split(jr.key(4), 3)
         weighted = eqx.tree_at(lambda b: b.weight, batch, weight, is_leaf=lambda leaf: leaf is None)
@@ -296,7 +295,7 @@ def test_the_loss_is_the_mean_over_rows_by_weight(objective):
 def test_compiled_and_plain_agree():
     model, row = tilted(), row_of(binary_rows(), 1)
     plain = per_row(DReG(2), model, row, jr.key(0))
-    assert float(plain) == pytest.approx(float(compiled(lambda: per_row(DReG(2), model, row, jr.key(0)))()), rel=1e-12)
+    assert float(plain) == pytest.approx(float(jax.jit(lambda: per_row(DReG(2), model, row, jr.key(0)))()), rel=1e-12)
 
 
 # Precision and structure.
@@ -306,7 +305,7 @@ def test_single_and_double_precision_agree():
     def loss(wide):
         with jax.enable_x64(wide):
             model, batch = cast((MODELS["belief-net"](), binary_rows()), jnp.float64 if wide else jnp.float32)
-            return float(compiled(lambda: ELBO(Enumerate())(model, batch, key=jr.key(0))[0])())
+            return float(jax.jit(lambda: ELBO(Enumerate())(model, batch, key=jr.key(0))[0])())
 
     assert loss(False) == pytest.approx(loss(True), rel=1e-5)
 

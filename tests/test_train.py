@@ -50,14 +50,6 @@ def stage(batch: int | None, ordered: bool = False, steps: int = 9) -> Stage:
     return Stage(Counted(), steps, batch, ordered)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    before = loop._advance, loop._advance_together
-    training.quick()
-    yield
-    loop._advance, loop._advance_together = before
-
-
 # Which rows.
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import CELLS, MODELS, affine, compiled
+from helpers import CELLS, MODELS, affine
 
 from ravine._tree import (
     Cosine,
@@ -119,14 +119,14 @@ SCHEDULES = {
 def test_a_schedule_has_the_values_of_its_formula(name, wide):
     schedule, values = SCHEDULES[name]
     with jax.enable_x64(wide):
-        got = compiled(jax.vmap(schedule))(jnp.asarray(list(values)))
+        got = jax.jit(jax.vmap(schedule))(jnp.asarray(list(values)))
     np.testing.assert_allclose(got, list(values.values()), rtol=1e-6, atol=1e-7)
     assert got.dtype == (np.float64 if wide else np.float32)
 
 
 def test_the_stairs_of_the_paper_on_restricted_machines_hold_for_ten_boundaries():
     steps = np.concatenate([[(3**i - 1) // 2 - 1, (3**i - 1) // 2] for i in range(1, 11)])
-    got = compiled(jax.vmap(Staircase(1.0, 0.5, 1.0)))(jnp.asarray(steps))
+    got = jax.jit(jax.vmap(Staircase(1.0, 0.5, 1.0)))(jnp.asarray(steps))
     np.testing.assert_allclose(-np.log2(got), np.repeat(np.arange(11), 2)[1:-1], atol=1e-6)
 
 
@@ -192,7 +192,7 @@ def test_all_finite_finds_one_bad_number(bad, finite):
 HALF = [jnp.float16, jnp.bfloat16]
 
 
-@compiled
+@jax.jit
 def words(cells):
     return jr.key_data(row_keys(jr.key(0), cells))[:, 0]
 

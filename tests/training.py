@@ -11,10 +11,8 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from helpers import compiled
 from jaxtyping import Array
 
-from ravine import train as loop
 from ravine._tree import AbstractSchedule, Fixed, Linear, Part, Power
 from ravine.core import AbstractRule, Row, averaged, weights
 from ravine.data import ArraySource, Binarise, MappedSource, Schema, rows
@@ -179,13 +177,6 @@ def last(run: Run, data: Any, *, seed: int = 0, **options: Any) -> TrainState:
     """The state at the end of a training."""
     *_, chunk = train(run.model(), run.stages(), data, key=jr.key(seed), **options)
     return chunk.state
-
-
-def quick() -> None:
-    """Compile the loop as fast as possible from now on; see `helpers.compiled`."""
-    options = {"compiler_options": compiled.keywords["compiler_options"]}
-    loop._advance = eqx.filter_jit(loop._loop, **options)
-    loop._advance_together = eqx.filter_jit(loop._advance_together.__wrapped__, **options)
 
 
 def bits(tree: Any) -> list[bytes]:

@@ -14,6 +14,7 @@ app = App(
     name="ravine",
     version=ravine.__version__,
     help="Latent-variable generative models of your data, from the shell.",
+    help_format="plaintext",  # markdown would double the time to the first word
     suppress_keyboard_interrupt=False,
 )
 

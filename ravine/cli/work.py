@@ -129,7 +129,7 @@ def evaluation(got: Evaluation) -> dict[str, Any]:
     }
 
 
-def write(out: Path, table: np.ndarray, model: LatentVariableModel, names: list[str] | None = None) -> None:
+def write(out: Path, table: Any, model: LatentVariableModel, names: list[str] | None = None) -> None:
     """Write a table with its column names and say so."""
     if names is None and hasattr(model, "feature_names_in_"):
         names = [str(name) for name in model.feature_names_in_]

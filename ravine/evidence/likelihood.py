@@ -52,7 +52,7 @@ class ImportanceWeighted(AbstractEvidence):
     """
 
     k: int = eqx.field(static=True, default=1000)
-    block: int = eqx.field(static=True, default=50)
+    block: int = eqx.field(static=True, default=128)
     direction: ClassVar[Direction] = "lower"
 
     def __call__(
@@ -66,8 +66,8 @@ class ImportanceWeighted(AbstractEvidence):
 
     def _row(self, model: AbstractLatentModel, row: Row, key: PRNGKeyArray) -> tuple[Scalar, Scalar]:
         posterior = model.posterior(row)
-        block = min(self.block, self.k)
-        rounds = -(-self.k // block)
+        rounds = -(-self.k // self.block)
+        block = -(-self.k // rounds)  # blocks of nearly one size: few draws are thrown away
 
         def draw(key: PRNGKeyArray) -> Scalar:
             z, log_q = posterior.sample(key=key)
