@@ -70,7 +70,7 @@ def test_the_list_of_checks_is_not_empty():
 
 
 def test_from_a_given_start_a_mixture_passes_the_check_that_its_random_start_fails():
-    columns = 10  # of the check's table
+    columns = 30  # of the check's table
     start = Given((0.5, 0.5), ((-0.1,) * columns, (0.1,) * columns), ((1.0,) * columns,) * 2)
     model = rv.GaussianMixture(covariance=Diagonal(), start=start)
     (run,) = [functools.partial(check, est) for est, check in estimator_checks_generator(model)

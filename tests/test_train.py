@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -39,7 +43,7 @@ from ravine.gradients import Pathwise
 from ravine.objectives import AnalyticELBO
 from ravine.recipes.factor_analysis import FactorAnalysis
 from ravine.recipes.vae import VAE
-from ravine.rules import EM, Descend
+from ravine.rules import EM, Best, Descend
 from ravine.train import Stage, permutation, positions, train, train_together
 
 TINY: dict[str, Any] = {"latents": 2, "hidden": (4,), "steps": 60, "batch_size": 16}
@@ -260,6 +264,19 @@ def test_runs_together_equal_runs_alone(name, way):
         assert int(state.stage) == len(run.stages()) and same(state.key, jr.key(seed))
 
 
+@pytest.mark.parametrize("kind", ["mapped", "parts", "parts-in-passes"])
+def test_runs_together_may_see_different_rows(kind, tmp_path):
+    """A file is read by each run in its own order, and each run may hold out rows of its own."""
+    whole = mapped(tmp_path / "x.npy") if kind == "mapped" else source()
+    kept = [np.sort(np.random.default_rng(seed).permutation(ROWS)[:17]) for seed in range(2)]
+    data = [loop.Subset(whole, places) for places in kept]
+    stages = [Stage(STEP, 33, None if kind == "parts-in-passes" else 4)]
+    together = train_together([halves()] * 2, [stages] * 2, data, keys=[jr.key(0), jr.key(1)])
+    for seed, state in enumerate(together):
+        *_, alone = train(halves(), stages, data[seed], key=jr.key(seed))
+        assert distance(state.model, alone.state.model) < 1e-5
+
+
 def moved(model: Any, seed: int) -> Any:
     return eqx.tree_at(lambda m: m.p, model, jr.normal(jr.key(seed), model.p.shape))
 
@@ -291,6 +308,27 @@ class Marked(eqx.Module):
 
     def __call__(self, model: Any, batch: Row, *, key: Array) -> tuple[Array, dict[str, Array]]:
         return jnp.mean(jnp.arctan2(model.p[None, :], batch.x)), {}
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_held_out_rows_are_looked_at_only_when_due(runs, monkeypatch):
+    """Side by side too: a condition that differed between the runs would evaluate both of its branches."""
+    seen, advance = [], getattr(loop, "_advance" if runs == 1 else "_advance_together")
+
+    def traced(*arguments: Any) -> Any:
+        seen.extend(names(eqx.filter_make_jaxpr(getattr(advance, "__wrapped__", advance))(*arguments)[0].jaxpr))
+        return advance(*arguments)
+
+    rules = [Best(STEP, Marked(), Row(jnp.full((3, 4), 0.1 * i)), jnp.array(5), jnp.array(3)) for i in range(2)]
+    monkeypatch.setattr(loop, "_advance" if runs == 1 else "_advance_together", traced)
+    if runs == 1:
+        list(train(halves(), [Stage(rules[0], 10, 4)], source(), key=jr.key(0)))
+    else:
+        monkeypatch.setattr(loop, "_one_after_another", loop._side_by_side)
+        stages = [[Stage(rule, 10, 4)] for rule in rules]
+        train_together([halves()] * 2, stages, [source()] * 2, keys=[jr.key(0), jr.key(1)])
+    marks = [inside for name, inside in seen if name == "atan2"]
+    assert marks and all("cond" in inside for inside in marks)
 
 
 # Several devices.
@@ -329,6 +367,7 @@ def on_these_devices() -> dict[str, np.ndarray]:
     data, ends = ArraySource(Row(jnp.asarray(training.table(200)))), {}
     for sizes in BATCHES:
         SHARDS.clear()
+        jax.clear_caches()  # what is compiled already would not tell
         stages = [Stage(Descend(Shown(), training.ADAM), 50, size) for size in sizes]
         *_, chunk = train(halves(), stages, data, key=jr.key(0))
         ends[f"{sizes} model"] = np.concatenate([chunk.state.model.p, chunk.state.model.q])
@@ -336,3 +375,17 @@ def on_these_devices() -> dict[str, np.ndarray]:
     seeds = [jr.key(seed) for seed in range(2)]
     together = train_together([halves()] * 2, [[Stage(watched(STEP), 50, 48)]] * 2, [data] * 2, keys=seeds)
     return ends | {"together": np.stack([state.model.p for state in together])}
+
+
+def test_four_devices_share_the_rows_of_a_batch(tmp_path, monkeypatch):
+    out = tmp_path / "four.npz"
+    script = DEVICES.format(tests=str(Path(__file__).parent), out=str(out))
+    monkeypatch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4")
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=300)
+    got, expected = np.load(out), on_these_devices()
+    for name in expected:
+        if "shares" not in name:
+            assert np.max(np.abs(got[name] - expected[name])) < 1e-5 * np.max(np.abs(expected[name])), name
+    shares = {sizes: got[f"{sizes} shares"].tolist() for sizes in BATCHES}
+    assert shares[(48,)] == [4] and shares[(50,)] == [2] and shares[(7,)] == [1]
+    assert shares[(48, 50)] == shares[(50, 48)] == [2, 4]

@@ -55,14 +55,19 @@ class Best(AbstractRule):
 
         def look(arrays: PyTree) -> tuple[PyTree, Scalar, Bool[Array, ""]]:
             working, model = eqx.combine(arrays, static)
-            loss = jax.lax.cond(due, lambda: self._held_out_loss(working, state.key, step), lambda: state.loss)
+            loss = self._held_out_loss(working, state.key, step)
             better = (loss < state.loss) & ~state.stopped
             best = choose((better | jnp.isinf(state.loss)) & ~state.stopped, working, model)
             return eqx.filter(best, eqx.is_array), jnp.where(better, loss, state.loss), better
 
-        # between two looks the best model must not be copied: a step is short, the model large
-        asked = due | jnp.isinf(state.loss)
-        best, loss, better = jax.lax.cond(asked, look, lambda arrays: (arrays[1], state.loss, jnp.array(False)), arrays)
+        def wait(arrays: PyTree) -> tuple[PyTree, Scalar, Bool[Array, ""]]:
+            latest = jnp.isinf(state.loss) & ~state.stopped
+            best = jax.lax.cond(latest, lambda arrays: arrays[0], lambda arrays: arrays[1], arrays)
+            return best, state.loss, jnp.array(False)
+
+        # between two looks the best model must not be copied: a step is short, the model large. When to look is the
+        # same for all runs side by side; a condition that differed between them would look at every step
+        best, loss, better = jax.lax.cond(due, look, wait, arrays)
         waited = jnp.where(better, 0, state.waited + due)
         stopped = state.stopped | (waited >= self.patience)
         state = BestState(working, inner, state.key, loss, waited, stopped)
