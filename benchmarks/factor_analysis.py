@@ -100,7 +100,7 @@ def ours(data: np.ndarray) -> Fit:
     """A fit of so many iterations from the recipe's start; returns the mean log-likelihood before each, in nats."""
     with precision("float64"):
         source = ArraySource(Row(jnp.asarray(data)))
-        model = FactorAnalysis(FACTORS).build(Schema((COLUMNS,), "real"), key=jr.key(0))
+        model = FactorAnalysis(latents=FACTORS).build(Schema((COLUMNS,), "real"), key=jr.key(0))
 
     def fit(iterations: int) -> np.ndarray:
         stage = Stage(EM(NEVER), iterations, prepare=Prepare(FactorStart(FACTORS)))

@@ -138,7 +138,7 @@ def ravine(size: Size, data: np.ndarray, model: Helmholtz) -> Contender:
 def default_fit(size: Size, data: np.ndarray) -> Contender:
     """As ``fit`` runs it: steps that are not finite are undone, and held-out rows are looked at once an epoch."""
     held, rest = (Row(jnp.asarray(rows)) for rows in np.split(data, [len(data) // 10]))
-    recipe = VAE(size.latents, size.hidden, batch_size=size.batch, steps=FOREVER, patience=FOREVER)
+    recipe = VAE(latents=size.latents, hidden=size.hidden, batch_size=size.batch, steps=FOREVER, patience=FOREVER)
     made = plan(recipe, Schema((PIXELS,), "binary"), ArraySource(rest), held, key=jr.key(0))
     return Contender("default fit", _steps(train(made.model, made.stages, made.source, key=made.key)))
 

@@ -33,7 +33,7 @@ from ravine.data import rows as rows_of
 from ravine.data.plan import Kind
 from ravine.evaluation import Evaluation, evaluation
 from ravine.evidence import Exact
-from ravine.fitting import Plan, blank, fit, one_pass, plan, split, started
+from ravine.fitting import Plan, blank, fit, one_pass, plan, reached, split, started
 from ravine.rules import EM
 from ravine.train import Stage, Subset, train_together
 from ravine.trial import Trial
@@ -161,7 +161,7 @@ class LatentVariableModel(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             before = time.perf_counter()
             states = train_together(models, stages, sources, keys=keys)
             for one, state in zip(fits, states, strict=True):
-                one._remember(state.model, jr.key(one.seed_))
+                one._remember(reached(state).model, jr.key(one.seed_))
                 one.history_, one.seconds_, one.complete_ = [], time.perf_counter() - before, True
         return fits
 

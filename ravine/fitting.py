@@ -22,6 +22,7 @@ from ravine.checkpoint import CHECKPOINT, checkpoint_record, load_checkpoint
 from ravine.core import AbstractDraw, AbstractRule, Row
 from ravine.data import Schema, padded
 from ravine.rules import Best, Descend, Guarded, Redrawn
+from ravine.rules.watch import BestState
 from ravine.train import Source, Stage, TrainState, begin, train
 from ravine.verbs import drawn
 
@@ -85,7 +86,13 @@ def fit(recipe: Recipe, plan: Plan, folder: Path | None = None, resume: bool = F
             state = after
     except KeyboardInterrupt:
         complete = False
-    return Fit(state, monitor.history, time.perf_counter() - started, complete)
+    return Fit(reached(state), monitor.history, time.perf_counter() - started, complete)
+
+
+def reached(state: TrainState) -> TrainState:
+    """The state with the latest model in it when held-out rows could not judge any: training was cut short."""
+    judged = not isinstance(state.rule, BestState) or bool(jnp.isfinite(state.rule.loss))
+    return state if judged else eqx.tree_at(lambda s: s.model, state, state.rule.working)
 
 
 def resumed(state: TrainState, stages: Sequence[Stage], source: Source, folder: Path, key: PRNGKeyArray) -> TrainState:

@@ -264,14 +264,14 @@ def test_best_returns_the_best_so_far(name, every, patience):
     script = SCRIPTS[name]
     path = best_path(jnp.asarray(script, jnp.float32), jnp.array(every), jnp.array(patience))
     shift = 100 * float(jr.normal(jr.key(1)))
-    best, lowest, waited, stopped = None, INF, 0, False
+    best, lowest, waited, stopped = 99.0, INF, 0, False
     for step, value in enumerate(script):
         due = (step + 1) % every == 0
         loss = value + shift if np.isfinite(value) else INF
         if not stopped and due and loss < lowest:
             best, lowest, waited = value, loss, 0
         else:
-            if not stopped and lowest == INF:
+            if not stopped and due and lowest == INF:
                 best = value
             waited += due
         assert np.array_equal(path["model"][step], np.float32(best), equal_nan=True), step

@@ -41,7 +41,8 @@ class Optimiser(eqx.Module):
 class Descend(AbstractRule):
     """Lower an objective in the arrays of ``on``; nothing else is differentiated or touched.
 
-    Metrics are the objective's own, ``loss``, and ``gradient_norm`` (the Euclidean norm over all parameters).
+    Metrics are the objective's own, ``loss``, ``gradient_norm`` (the Euclidean norm over all parameters), and
+    ``rate``, the optimiser's first argument, if it has any.
     """
 
     objective: Objective
@@ -61,7 +62,9 @@ class Descend(AbstractRule):
             return objective(self.on.set(model, eqx.combine(parameters, rest)), batch, key=key)
 
         (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(parameters)
-        updates, state = self.optimiser.at(step).update(gradient, state, parameters)
+        optimiser = resolve(self.optimiser, step)
+        updates, state = optimiser.at(step).update(gradient, state, parameters)
         parameters = optax.apply_updates(parameters, updates)
         metrics = metrics | {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
+        metrics |= {"rate": jnp.asarray(optimiser.args[0])} if optimiser.args else {}
         return self.on.set(model, eqx.combine(parameters, rest)), state, metrics
