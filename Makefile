@@ -7,6 +7,9 @@ CHECKED := ravine tests benchmarks examples docs
 CACHE := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
          JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
+# A process for each core, four at most: the tests spend their time compiling, and a program compiles on one core.
+WORKERS := -n auto --maxprocesses 4 --dist worksteal -q
+
 .PHONY: help demo test test-all lint format docs picture bench clean
 .DELETE_ON_ERROR:
 
@@ -21,10 +24,10 @@ demo: .venv/.demo
 	@.venv/bin/python examples/demo.py --out demo
 
 test: .venv/.dev
-	$(CACHE) .venv/bin/python -m pytest -m 'not slow'
+	$(CACHE) .venv/bin/python -m pytest $(WORKERS) -m 'not slow'
 
 test-all: .venv/.dev
-	$(CACHE) .venv/bin/python -m pytest
+	$(CACHE) .venv/bin/python -m pytest $(WORKERS)
 
 lint: .venv/.dev
 	.venv/bin/ruff check $(CHECKED)

@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
+
+from ravine.train import Chunk
 
 RESULTS = Path(__file__).parent / "results"
 PEAK_SIZE = 2048
@@ -38,7 +40,8 @@ class Effort(NamedTuple):
     seconds: float
 
 
-FULL, QUICK, TRIAL = Effort(7, 2.0), Effort(3, 0.5), Effort(3, 0.3)
+# many short turns: a busy machine changes its speed from one second to the next
+FULL, QUICK, TRIAL = Effort(21, 0.7), Effort(5, 0.3), Effort(3, 0.3)
 
 
 def warmed(contender: Contender) -> Contender:
@@ -69,31 +72,6 @@ def with_threads(name: str, threads: int, rate: Callable[[float], float]) -> Con
     return Contender(f"{name}, {threads} threads", limited)
 
 
-def per_iteration(fit: Callable[[int], object], few: int = 2) -> Callable[[float], float]:
-    """Iterations per second of an iterative fit, from the difference of two lengths: what comes before them cancels.
-
-    ``fit(iterations)`` starts afresh every time.
-    """
-    more = 4
-
-    def rate(seconds: float) -> float:
-        nonlocal more
-        measured = -1.0
-        while measured <= 0:  # a neighbour may have disturbed the short fit more than the long one
-            short, long = (_seconds(lambda n=n: fit(n)) for n in (few, few + more))
-            measured = more / (long - short) if long > short else -1.0
-        more = int(np.clip(seconds * measured, 4, 500))
-        return measured
-
-    return rate
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
 def take_turns(contenders: Sequence[Contender], effort: Effort) -> dict[str, list[float]]:
     """The rate of every contender in every round. They alternate, so that a busy machine disturbs all alike.
 
@@ -104,6 +82,18 @@ def take_turns(contenders: Sequence[Contender], effort: Effort) -> dict[str, lis
         for contender in contenders[:: -1 if i % 2 else 1]:
             rates[contender.name].append(contender.rate(effort.seconds))
     return rates
+
+
+def steps(chunks: Iterator[Chunk]) -> Callable[[float], float]:
+    """Steps per second of a training that goes on."""
+    done = 0
+
+    def advance() -> int:
+        nonlocal done
+        before, done = done, int(next(chunks).state.step)
+        return done - before
+
+    return lambda seconds: throughput(advance, seconds)
 
 
 def throughput(work: Callable[[], float], seconds: float, calls: int = 1) -> float:

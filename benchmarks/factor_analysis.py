@@ -111,7 +111,7 @@ def ours(data: np.ndarray) -> Fit:
     return fit
 
 
-def theirs(data: np.ndarray, method: str, tol: float = NEVER) -> Fit:
+def theirs(data: np.ndarray, method: str, tol: float = 0.0) -> Fit:
     """The same by scikit-learn."""
 
     def fit(iterations: int) -> np.ndarray:

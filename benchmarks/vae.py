@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +25,8 @@ from common import (
     report,
     shown,
     spread,
+    steps,
     take_turns,
-    throughput,
     warmed,
 )
 from vae_torch import compiled, eager
@@ -44,7 +43,7 @@ from ravine.objectives import AnalyticELBO
 from ravine.recipes.vae import VAE
 from ravine.recognisers import Amortised, Filled
 from ravine.rules.descend import Descend, Optimiser
-from ravine.train import Chunk, Stage, train
+from ravine.train import Stage, train
 
 PIXELS = 784
 FOREVER = 2**30
@@ -115,8 +114,8 @@ def _summary(rates: dict[str, list[float]], operations: int) -> dict[str, Any]:
     pairs = itertools.product(("ravine", "default fit"), peers)
     ratios = {f"{ours} / {theirs}": ratio(plain[ours], plain[theirs]) for ours, theirs in pairs}
     shares = {f"{name} share": ratio([operations * v for v in values], peak) for name, values in plain.items()}
-    steps = {name: spread(values) for name, values in rates.items()}
-    return ratios | shares | {"steps per second": steps, "peak gigaflops": spread(v / 1e9 for v in peak)}
+    paces = {name: spread(values) for name, values in rates.items()}
+    return ratios | shares | {"steps per second": paces, "peak gigaflops": spread(v / 1e9 for v in peak)}
 
 
 def network(size: Size) -> Helmholtz:
@@ -132,7 +131,7 @@ def network(size: Size) -> Helmholtz:
 def ravine(size: Size, data: np.ndarray, model: Helmholtz) -> Contender:
     """The bare rule in the loop."""
     source = ArraySource(Row(jnp.asarray(data)))
-    return Contender("ravine", _steps(train(model, [Stage(descend(), FOREVER, size.batch)], source, key=jr.key(1))))
+    return Contender("ravine", steps(train(model, [Stage(descend(), FOREVER, size.batch)], source, key=jr.key(1))))
 
 
 def default_fit(size: Size, data: np.ndarray) -> Contender:
@@ -140,23 +139,12 @@ def default_fit(size: Size, data: np.ndarray) -> Contender:
     held, rest = (Row(jnp.asarray(rows)) for rows in np.split(data, [len(data) // 10]))
     recipe = VAE(latents=size.latents, hidden=size.hidden, batch_size=size.batch, steps=FOREVER, patience=FOREVER)
     made = plan(recipe, Schema((PIXELS,), "binary"), ArraySource(rest), held, key=jr.key(0))
-    return Contender("default fit", _steps(train(made.model, made.stages, made.source, key=made.key)))
+    return Contender("default fit", steps(train(made.model, made.stages, made.source, key=made.key)))
 
 
 def descend() -> Descend:
     """The rule of the recipe `VAE`."""
     return Descend(AnalyticELBO(Pathwise()), Optimiser(optax.adam, (1e-3,)))
-
-
-def _steps(chunks: Iterator[Chunk]) -> Callable[[float], float]:
-    done = 0
-
-    def advance() -> int:
-        nonlocal done
-        before, done = done, int(next(chunks).state.step)
-        return done - before
-
-    return lambda seconds: throughput(advance, seconds)
 
 
 class Counted(eqx.Module):
