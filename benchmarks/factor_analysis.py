@@ -61,16 +61,14 @@ def main(effort: Effort) -> None:
     contenders = [warmed(Contender("ravine", _repeat(fit, needed["ravine"]))), fastest(list(_peers(data, needed)))]
     mine, peer = take_turns(contenders, effort).values()
     result = {
-        "rows": ROWS,
-        "columns": COLUMNS,
-        "factors": FACTORS,
-        "rounds": effort.rounds,
         "iterations": needed,
         "ravine / scikit-learn": ratio(mine, peer),
         "fits per second": {contenders[0].name: spread(mine), contenders[1].name: spread(peer)},
     }
     cells = [shown(result["ravine / scikit-learn"]), str(needed["ravine"]), contenders[1].name]
-    report("factor_analysis", ["times scikit-learn", "iterations", "fastest of scikit-learn"], [cells], result)
+    columns = ["times scikit-learn", "iterations", "fastest of scikit-learn"]
+    size = f"{ROWS} rows, {COLUMNS} columns, {FACTORS} factors"
+    report("factor_analysis", columns, [cells], {"rounds": effort.rounds, "sizes": {size: result}})
 
 
 def _peers(data: np.ndarray, needed: dict[str, int | None]) -> Any:

@@ -59,7 +59,7 @@ def main(effort: Effort) -> None:
     results = {name: compare(name, effort) for name in PRECISIONS}
     cells = [[name, shown(result["ravine / scikit-learn"])] for name, result in results.items()]
     size = {"rows": ROWS, "columns": COLUMNS, "components": COMPONENTS, "covariance": "full", "rounds": effort.rounds}
-    report("mixture", ["precision", "times scikit-learn"], cells, size | {"precisions": results})
+    report("mixture", ["precision", "times scikit-learn"], cells, size | {"sizes": results})
 
 
 def compare(name: Precision, effort: Effort) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Side by side with the peers: ``python benchmarks/run.py [vae] [mixture] [factor_analysis] [--quick]``.
+"""Side by side with the peers: ``python benchmarks/run.py [vae] [mixture] [factor_analysis] [startup] [--quick]``.
 
 Every contender gets the same data, start and work, and they take turns. Ratios are what counts; seconds depend on
 the machine and on who else is using it.
@@ -11,7 +11,7 @@ import importlib
 
 from common import FULL, QUICK
 
-NAMES = ("vae", "mixture", "factor_analysis")
+NAMES = ("vae", "mixture", "factor_analysis", "startup")
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ def section(result: dict[str, Any]) -> str:
         [size, name, spread(value)]
         for size, measured in result["sizes"].items()
         for name, value in measured.items()
-        if isinstance(value, dict) and "median" in value and ("/" in name or "share" in name)
+        if isinstance(value, dict) and "median" in value and ("/" in name or "share" in name or "seconds" in name)
     ]
     machine = ", ".join(f"{name} {value}" for name, value in result["machine"].items())
     return f"## {result['benchmark']}\n\n{table(rows, ['size', 'what', 'median (range)'])}\nMachine: {machine}.\n"

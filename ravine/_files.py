@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from ravine._check import complaint, shown
 
@@ -29,19 +29,26 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         When the folder cannot be written or the disk is full; the old file is then untouched.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path)
-        try:
-            with partial.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        _flush_folder(path.parent)
+        with beside(path) as file:
+            file.write(data)
+
+
+@contextlib.contextmanager
+def beside(path: Path) -> Iterator[IO[bytes]]:
+    """A file next to ``path`` that takes its place when the body ends well, and vanishes when it does not."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    _remove_abandoned(path)
+    try:
+        with partial.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    _flush_folder(path.parent)
 
 
 def rename(source: Path, target: Path) -> None:

@@ -43,11 +43,14 @@ def schema_of(
 
 
 def texts(recipe: Any) -> dict[str, str]:
-    """Every field as text. A stream of random numbers has none: the seed that was drawn from it is kept beside."""
+    """Every field as text, with what parts have by default: another release may have other defaults.
+
+    A stream of random numbers has no text: the seed that was drawn from it is kept beside.
+    """
     fields = recipe.get_params(deep=False)
     if not isinstance(recipe.random_state, numbers.Integral):
         fields["random_state"] = None
-    return {name: spell(value) for name, value in fields.items()}
+    return {name: spell(value, defaults=True) for name, value in fields.items()}
 
 
 def record(fitted: Any, figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def test_every_part_has_a_signature_and_its_default_instance_reads_back(name):
 
 
 def test_defaults_are_written_when_asked():
-    assert spell(ImportanceWeighted(), defaults=True) == "ImportanceWeighted(k=1000, block=50)"
+    assert spell(ImportanceWeighted(), defaults=True) == "ImportanceWeighted(k=1000, block=128)"
     assert spell([ELBO(Pathwise())], defaults=True) == "[ELBO(gradient=Pathwise(k=1), beta=1.0)]"
 
 

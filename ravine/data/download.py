@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from ravine._check import complaint, one_line, require
-from ravine.data._atomic import beside
+from ravine._files import beside
 
 CHUNK = 2**20
 

@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from ravine._check import complaint, one_line, require, shown, translated
-from ravine.data._atomic import beside
+from ravine._files import beside
 from ravine.data.arrays import Names, as_table, column_names, refuse_infinite
 from ravine.data.images import read_images
 from ravine.data.text import read_csv, write_csv

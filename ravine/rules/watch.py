@@ -115,4 +115,3 @@ def _part_way(new: PyTree, old: PyTree, share: Scalar) -> PyTree:
     # what did not move stays to the bit: infinity minus infinity is NaN
     part = (share < 1) & (new != old)
     return jnp.where(part, old + share.astype(new.dtype) * (new - old), new)
-
