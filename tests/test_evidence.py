@@ -95,7 +95,7 @@ def test_blocks_equal_one_sum_over_the_same_draws():
     value, error = evaluated(model, k, block)(batch, key)
 
     def log_weights(row, key):
-        size = min(k, block)
+        size = -(-k // -(-k // block))
         keys = jax.vmap(lambda i: jr.split(jr.fold_in(key, i), size))(jnp.arange(-(-k // size))).ravel()[:k]
         z, log_q = jax.vmap(lambda key: model.posterior(row).sample(key=key))(keys)
         return jax.vmap(lambda z: model.log_joint(z, row))(z) - log_q
@@ -123,7 +123,7 @@ def test_memory_does_not_grow_with_the_number_of_draws():
         sizes = [v.aval.size for e in equations(traced.jaxpr) for v in e.outvars if hasattr(v.aval, "size")]
         return max(sizes)
 
-    assert largest(50_000) <= max(largest(500), 50_000 // 50)
+    assert largest(50_000) <= 1.1 * largest(500)  # blocks of 128 and of 125 draws
 
 
 def test_the_standard_error_is_calibrated():

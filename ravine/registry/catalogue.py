@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ravine._check import Complaint, complaint, one_line, shown, translated
-from ravine._spell import kebab
+from ravine._spell import kebab, spell
 from ravine.registry.grammar import parse
 from ravine.registry.names import fits, hint_text, hints, suited, unknown
 
@@ -105,11 +105,18 @@ def load(folder: str | os.PathLike[str]) -> Any:
     record, path = load_record(folder), Path(folder) / RECIPE
     with _prefixed(str(path)):
         cls = recipe(record["recipe"])
-        fields = {field: parse(text) for field, text in record["fields"].items()}
-        for field in fields:
+        for field in record["fields"]:
             _check_field(record["recipe"], cls, field)
+        fields = {field: _read(cls, field, text) for field, text in record["fields"].items()}
     with translated(str(path), "the record of a fitted model", "restore the folder from a copy, or fit and save again"):
         return cls._restore(record, fields, Path(folder))
+
+
+def _read(cls: type, field: str, text: str) -> Any:
+    """The value of a text; the default itself where it says the same, so that it prints as what was not chosen."""
+    default = inspect.signature(cls).parameters[field].default
+    value = parse(text)
+    return default if spell(value, defaults=True) == spell(default, defaults=True) else value
 
 
 @contextlib.contextmanager
