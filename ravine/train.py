@@ -148,8 +148,8 @@ def _run_stage(state: TrainState, stage: Stage, source: Source, chunk: int, seco
         count = min(pace.steps, stage.steps - step)
         rows, places = _wanted(stage, source, key, step, count, chunk)
         started = time.perf_counter()
-        span = (jnp.asarray(step), jnp.asarray(count), chunk, stage.ordered)
-        model, inner, metrics = _advance(rule, (state.model, state.rule), rows, places, key, *span)
+        start, span = (state.model, state.rule), (jnp.asarray(step), jnp.asarray(count), chunk)
+        model, inner, metrics = _advance(rule, start, rows, places, key, span, stage.ordered)
         metrics = {name: np.asarray(values)[:count] for name, values in metrics.items()}
         pace.took(count, time.perf_counter() - started)
         step += count
@@ -189,12 +189,14 @@ def _loop(
     rows: Row,
     places: Int[Array | np.ndarray, "steps batch"] | None,
     key: PRNGKeyArray,
-    first: Int[Array, ""],
-    count: Int[Array, ""],
-    chunk: int,
+    span: tuple[Int[Array, ""], Int[Array, ""], int],
     ordered: bool,
 ) -> tuple[PyTree, PyTree, Metrics]:
-    """``count`` steps in one compiled loop; ``chunk`` bounds it, so that a shorter chunk compiles nothing new."""
+    """The steps from ``first``, ``count`` of them, in one compiled loop.
+
+    ``chunk`` bounds it, so that a shorter chunk compiles nothing new: ``span`` is the three of them.
+    """
+    first, count, chunk = span
     arrays, static = eqx.partition(start, eqx.is_array)
 
     def one(i: Int[Array, ""], arrays: PyTree) -> tuple[PyTree, Metrics]:
@@ -351,8 +353,8 @@ def _one_after_another(
     for state, stage, source in zip(states, stages, sources, strict=True):
         key = _stage_keys(state.key, int(state.stage))[2]
         rows, places = _wanted(stage, source, key, step, count, chunk)
-        start, span = (state.model, state.rule), (jnp.asarray(step), jnp.asarray(count), chunk, stage.ordered)
-        model, rule, metrics = _advance(as_arrays(stage.rule), start, rows, places, key, *span)
+        start, span = (state.model, state.rule), (jnp.asarray(step), jnp.asarray(count), chunk)
+        model, rule, metrics = _advance(as_arrays(stage.rule), start, rows, places, key, span, stage.ordered)
         after.append(TrainState(state.stage, jnp.asarray(step + count), model, rule, state.key))
         stopped.append(_has_stopped(metrics, count))
     return after, all(stopped)
@@ -366,8 +368,8 @@ def _side_by_side(
     places = None if wanted[0][1] is None else np.stack([places for _, places in wanted if places is not None])
     rules, common = _stacked_rules([as_arrays(s.rule) for s in stages])
     starts = stacked([(s.model, s.rule) for s in states])
-    span = (jnp.asarray(step), jnp.asarray(count), chunk, stages[0].ordered)
-    model, rule, metrics = _advance_together(rules, common, starts, wanted[0][0], places, jnp.stack(keys), *span)
+    rest = (jnp.asarray(step), jnp.asarray(count), chunk), stages[0].ordered
+    model, rule, metrics = _advance_together(rules, common, starts, wanted[0][0], places, jnp.stack(keys), *rest)
     models, inner, n = unstacked(model, len(states)), unstacked(rule, len(states)), jnp.asarray(step + count)
     after = [TrainState(s.stage, n, m, r, s.key) for s, m, r in zip(states, models, inner, strict=True)]
     return after, all(_has_stopped(m, count) for m in unstacked(metrics, len(states)))
