@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ravine._files import write_bytes
 from ravine.checkpoint import save_checkpoint
 from ravine.train import Chunk, Stage, TrainState
 
@@ -99,9 +100,7 @@ def keep_lines_up_to(folder: Path, done: int) -> None:
         return
     lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
     kept = [line for line in lines if json.loads(line)["done"] <= done]
-    beside = path.with_suffix(".jsonl.tmp")
-    beside.write_text("".join(kept), encoding="utf-8")
-    beside.replace(path)
+    write_bytes(path, "".join(kept).encode())
 
 
 def _last_or_mean(name: str, values: np.ndarray) -> float | bool | None:
