@@ -21,15 +21,20 @@ from ravine.core import AbstractDiscrete, AbstractReparametrised
 from ravine.dist import (
     Bernoulli,
     Binomial,
+    CensoredGaussian,
     ContinuousBernoulli,
     FullGaussian,
     Gaussian,
     LowRankGaussian,
+    Mixed,
+    NegativeBinomial,
     Numpyro,
     NumpyroReparametrised,
     OneHot,
     Poisson,
     StudentT,
+    TruncatedGaussian,
+    ZeroInflated,
 )
 
 KEY = jr.key(20260101)
@@ -82,6 +87,54 @@ def continuous_bernoulli(d, x):
 
 def one_hot(d, x):
     return x * log_softmax(np.asarray(d.logits), axis=-1)
+
+
+def negative_binomial(d, x):
+    """In scipy's notation, with the number of successes and their probability."""
+    dispersion = np.exp(d.log_dispersion)
+    return st.nbinom.logpmf(x, 1 / dispersion, 1 / (1 + dispersion * np.exp(d.log_mean)))
+
+
+def zero_inflated(d, x):
+    extra = expit(np.asarray(d.logits))
+    return np.log(extra * (x == 0) + (1 - extra) * st.poisson.pmf(x, np.exp(d.law.log_rate)))
+
+
+def zero_inflated_variance(d):
+    square = d.law.mean() + d.law.mean() ** 2
+    return expit(-np.asarray(d.logits)) * square - d.mean() ** 2
+
+
+def truncated(d):
+    ends = [(np.asarray(end) - d.location) / d.scale for end in (d.low, d.high)]
+    return st.truncnorm(*ends, d.location, d.scale)
+
+
+def censored(d, x):
+    normal = st.norm(d.location, d.scale)
+    return np.where(x <= d.low, normal.logcdf(d.low), np.where(x >= d.high, normal.logsf(d.high), normal.logpdf(x)))
+
+
+def censored_variance(d):
+    """Of the values at a million even quantiles."""
+    quantiles = st.norm.ppf((np.arange(1e6) + 0.5) / 1e6)
+    return [np.var(np.clip(m + s * quantiles, a, b)) for m, s, a, b in zip(*jax.tree.leaves(d), strict=True)]
+
+
+def mixed(d, x, mask):
+    """A normal cell, a categorical of three, a bit and another normal cell; a categorical is seen whole or not."""
+    normal, classes, bits = d.parts
+    whole = mask & (np.all(mask[1:4]) | ~np.isin(np.arange(6), [1, 2, 3]))
+    scores = np.zeros(6)
+    scores[[0, 5]], scores[4] = gaussian(normal, x[[0, 5]]), st.bernoulli.logpmf(x[4], expit(float(bits.logits[0])))
+    scores[1:4] = one_hot(classes, x[None, 1:4])
+    return np.sum(scores[whole])
+
+
+def mixed_variance(d):
+    normal, *rest = d.parts
+    p = np.concatenate([np.ravel(part.mean()) for part in rest])
+    return np.concatenate([normal.scale[:1] ** 2, p * (1 - p), normal.scale[1:] ** 2])
 
 
 class Law(NamedTuple):
@@ -143,6 +196,39 @@ LAWS = {
         [0.0, 2.0, 17.0],
         cells(lambda d, x: st.poisson.logpmf(x, np.exp(d.log_rate))),
         lambda d: np.exp(d.log_rate),
+    ),
+    "negative-binomial": Law(
+        lambda: NegativeBinomial(a([-1.0, 0.5, 2.0]), a([0.0, -1.0, -4.0])),
+        [0.0, 2.0, 17.0],
+        cells(negative_binomial),
+        lambda d: np.exp(d.log_mean) + np.exp(d.log_dispersion + 2 * d.log_mean),
+    ),
+    "zero-inflated": Law(
+        lambda: ZeroInflated(Poisson(a([0.1, 0.5, 2.0])), a([-2.0, 1.0, 0.5])),
+        [0.0, 3.0, 0.0],
+        cells(zero_inflated),
+        zero_inflated_variance,
+    ),
+    "truncated-gaussian": Law(
+        lambda: TruncatedGaussian(a(A), a([0.7, 1.5, 4.0]), a([0.0, 1.5, -2.0]), a([1.1, 4.0, 2.5])),
+        [0.3, 2.0, 1.9],
+        cells(lambda d, x: truncated(d).logpdf(x)),
+        lambda d: truncated(d).var(),
+    ),
+    "censored-gaussian": Law(
+        lambda: CensoredGaussian(a(A), a(B), a([0.0, -3.0, 1.9]), a([1.1, np.inf, 2.1])),
+        [0.0, 1.0, 2.2],
+        cells(censored),
+        censored_variance,
+    ),
+    "mixed": Law(
+        lambda: Mixed(
+            (Gaussian(a(A[:2]), a(B[:2])), OneHot(a([[0.0, 1.0, -1.0]])), Bernoulli(a([0.5]))),
+            ((0, 5), (1, 2, 3), (4,)),
+        ),
+        [0.3, 0.0, 1.0, 0.0, 1.0, -2.0],
+        mixed,
+        mixed_variance,
     ),
     "numpyro-laplace": Law(
         lambda: NumpyroReparametrised(nd.Laplace, {"loc": a(A), "scale": a(B)}),

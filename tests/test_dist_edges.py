@@ -11,13 +11,18 @@ import pytest
 from ravine.dist import (
     Bernoulli,
     Binomial,
+    CensoredGaussian,
     ContinuousBernoulli,
     FullGaussian,
     Gaussian,
     LowRankGaussian,
+    NegativeBinomial,
     OneHot,
+    Ordered,
     Poisson,
     StudentT,
+    TruncatedGaussian,
+    ZeroInflated,
 )
 from ravine.dist.continuous import log_partition
 
@@ -27,6 +32,8 @@ DISCRETE = {
     "one-hot": (OneHot, [[0.0, 1.0, -1.0], [2.0, 0.0, 0.5]], [[0, 1, 0], [1, 0, 0]]),
     "binomial": (lambda logits: Binomial(logits, 7), [-2.0, 0.0, 1.5], [0, 1, 1]),
     "poisson": (Poisson, [-1.0, 0.5, 3.0], [0, 1, 1]),
+    "negative-binomial": (lambda p: NegativeBinomial(p, -p), [-1.0, 0.5, 3.0], [0, 1, 1]),
+    "zero-inflated": (lambda p: ZeroInflated(Poisson(p), -p), [-1.0, 0.5, 3.0], [0, 1, 1]),
 }
 
 
@@ -40,6 +47,8 @@ EXTREMES = {
     "continuous-bernoulli": (ContinuousBernoulli, [0.0, 1.0]),
     "one-hot": (OneHot, [0.0, 1.0]),
     "poisson": (Poisson, [0.0, 9.0]),
+    "negative-binomial": (lambda p: NegativeBinomial(p, p[::-1]), [0.0, 1e6]),
+    "ordered": (lambda p: Ordered()(p, (2,)), [0.0, 1.0]),
 }
 
 
@@ -146,6 +155,10 @@ def test_large_poisson_rates_are_drawn(log_rate):
     [
         lambda: Gaussian(jnp.zeros(2), jnp.ones(3)),
         lambda: StudentT(jnp.zeros(2), jnp.ones(2), jnp.ones(1)),
+        lambda: NegativeBinomial(jnp.zeros(2), jnp.ones(3)),
+        lambda: ZeroInflated(Poisson(jnp.zeros(2)), jnp.ones(3)),
+        lambda: TruncatedGaussian(jnp.zeros(2), jnp.ones(2), jnp.zeros(1), jnp.ones(2)),
+        lambda: CensoredGaussian(jnp.zeros(2), jnp.ones(2), jnp.zeros(2), jnp.ones(1)),
         lambda: FullGaussian(jnp.zeros(2), jnp.eye(3)),
         lambda: LowRankGaussian(jnp.zeros(2), jnp.ones((3, 1)), jnp.ones(2)),
     ],

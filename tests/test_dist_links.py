@@ -18,6 +18,8 @@ from ravine.dist import (
     Bernoulli,
     Binomial,
     Bits,
+    Censored,
+    CensoredGaussian,
     Classes,
     Conditional,
     ContinuousBernoulli,
@@ -26,14 +28,21 @@ from ravine.dist import (
     HeavyTailed,
     Homoscedastic,
     Levels,
+    ManyZeros,
+    NegativeBinomial,
     Numpyro,
     NumpyroReparametrised,
     OneHot,
+    Ordered,
+    Overdispersed,
     Poisson,
     Real,
     SharedCovariance,
     StudentT,
+    TruncatedGaussian,
     UnitInterval,
+    Within,
+    ZeroInflated,
 )
 
 KEY = jr.key(20260101)
@@ -61,6 +70,16 @@ LINKS = {
     "counts": (Counts(), 1, Poisson),
     "unit-interval": (UnitInterval(), 1, ContinuousBernoulli),
     "classes": (Classes(), 1, OneHot),
+    "ordered": (Ordered(), 1, OneHot),
+    "overdispersed": (Overdispersed(), 2, NegativeBinomial),
+    "many-zeros": (ManyZeros(), 3, ZeroInflated),
+    "within": (Within((0.0,), (1.0,), floor=0.1), 2, TruncatedGaussian),
+    "within-several": (
+        Within((-1.0, 0.0, 0.0, 0.0, 0.0, -2.0), (1.0, 1.0, 1.0, 2.0, np.inf, 3.0)),
+        2,
+        TruncatedGaussian,
+    ),
+    "censored": (Censored((-np.inf,), (1.0,), floor=0.1), 2, CensoredGaussian),
 }
 LINK = pytest.mark.parametrize(("link", "each", "law"), LINKS.values(), ids=LINKS)
 

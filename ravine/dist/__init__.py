@@ -4,11 +4,15 @@ from ravine.dist.adapter import Numpyro as Numpyro
 from ravine.dist.adapter import NumpyroReparametrised as NumpyroReparametrised
 from ravine.dist.ancestral import Ancestral as Ancestral
 from ravine.dist.ancestral import Conditional as Conditional
+from ravine.dist.bounded import CensoredGaussian as CensoredGaussian
+from ravine.dist.bounded import TruncatedGaussian as TruncatedGaussian
 from ravine.dist.continuous import ContinuousBernoulli as ContinuousBernoulli
 from ravine.dist.continuous import Gaussian as Gaussian
 from ravine.dist.continuous import StudentT as StudentT
 from ravine.dist.correlated import FullGaussian as FullGaussian
 from ravine.dist.correlated import LowRankGaussian as LowRankGaussian
+from ravine.dist.counts import NegativeBinomial as NegativeBinomial
+from ravine.dist.counts import ZeroInflated as ZeroInflated
 from ravine.dist.discrete import Bernoulli as Bernoulli
 from ravine.dist.discrete import Binomial as Binomial
 from ravine.dist.discrete import OneHot as OneHot
@@ -29,3 +33,10 @@ from ravine.dist.links import Levels as Levels
 from ravine.dist.links import Real as Real
 from ravine.dist.links import SharedCovariance as SharedCovariance
 from ravine.dist.links import UnitInterval as UnitInterval
+from ravine.dist.mixed import Mixed as Mixed
+from ravine.dist.mixed import MixedLink as MixedLink
+from ravine.dist.table_links import Censored as Censored
+from ravine.dist.table_links import ManyZeros as ManyZeros
+from ravine.dist.table_links import Ordered as Ordered
+from ravine.dist.table_links import Overdispersed as Overdispersed
+from ravine.dist.table_links import Within as Within
