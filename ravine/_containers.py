@@ -41,7 +41,7 @@ def as_given(X: Any, values: np.ndarray) -> Any:
     return values if axes is None else values.reshape(*values.shape[:-1], *axes)
 
 
-def framed(values: np.ndarray, names: Iterable[str] | None) -> Any:
+def framed(values: Any, names: Iterable[str] | None) -> Any:
     """A data frame with columns of these names; an array where there are none, or pandas is not installed."""
     if names is not None:
         with contextlib.suppress(ImportError):

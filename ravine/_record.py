@@ -14,7 +14,9 @@ import ravine
 from ravine._check import require
 from ravine._spell import kebab, spell
 from ravine._tree import parameter_count
-from ravine.data import Schema
+from ravine.data import Schema, TableSchema
+from ravine.data.columns import Binary, Numeric
+from ravine.data.frames import is_frame, is_mixed
 
 
 def schema_of(
@@ -37,6 +39,27 @@ def schema_of(
         image_shape=image_shape,
     )
     do = "set dequantise='uniform', or kind='real' with binarise='none' for a density of the numbers as they are"
+    able = f"{' or '.join(recipe.kinds)} cells"
+    require(schema.kind in recipe.kinds, f"{type(recipe).__name__}, the data", able, schema.describe(), do)
+    return schema
+
+
+def wants_table(recipe: Any, X: Any) -> bool:
+    """Whether the columns are looked at one by one: when they are declared, or some hold no plain numbers.
+
+    A recipe for columns of several kinds looks at those of a data frame too, unless it is told what the cells are.
+    """
+    if recipe.columns is not None or is_mixed(X):
+        return True
+    told = recipe.kind is not None or recipe.levels is not None or recipe.binarise != "none"
+    able = "mixed" in recipe.kinds and is_frame(X) and not told and recipe.dequantise == "none"
+    return able and {type(column) for column in TableSchema.infer(X).columns} not in ({Numeric}, {Binary})
+
+
+def table_of(recipe: Any, X: Any) -> TableSchema:
+    """How the columns are seen, one by one; refused when the model of the recipe cannot hold them."""
+    schema = TableSchema.infer(X, recipe.columns)
+    do = "choose a recipe for mixed tables, such as vae, or declare the columns: columns={name: 'numeric'}"
     able = f"{' or '.join(recipe.kinds)} cells"
     require(schema.kind in recipe.kinds, f"{type(recipe).__name__}, the data", able, schema.describe(), do)
     return schema

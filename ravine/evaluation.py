@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ravine.core import Direction, LogLikelihood
-from ravine.data import Schema
+from ravine.data import AnySchema
 
 
 class Evaluation(NamedTuple):
@@ -34,12 +34,13 @@ class Evaluation(NamedTuple):
         return f"{number} ({kind}, {self.method}, {self.rows} rows; {self.treated})"
 
 
-def evaluation(got: LogLikelihood, cells: int, schema: Schema, seed: int) -> Evaluation:
+def evaluation(got: LogLikelihood, cells: int, schema: AnySchema, seed: int) -> Evaluation:
     """The evaluation of rows that observe so many cells in all.
 
     Examples
     --------
     >>> got = LogLikelihood(np.array([-2.0, -4.0]), np.zeros(2), "exact", "closed-form")
+    >>> from ravine.data import Schema
     >>> print(evaluation(got, 4, Schema((2,), "real"), seed=0))
     -3.000 +- 1.000 nats per row (exact, closed-form, 2 rows; 2 real cells)
     """

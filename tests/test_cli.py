@@ -1,5 +1,6 @@
 """The command line: what it prints and writes, and one line for every mistake."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -7,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 import pytest
 from bad_files import bad_files
 from damaged_files import damaged_copies
@@ -58,10 +61,21 @@ def assert_refused(got, *words) -> None:
         assert word in err
 
 
-def process(*words, **options) -> subprocess.Popen:
+# a process started in the background of a shell ignores Ctrl-C, and so do its children
+START = """import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from ravine.cli import main
+raise SystemExit(main())"""
+
+
+@contextlib.contextmanager
+def process(*words, **options) -> Iterator[subprocess.Popen]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-c", "from ravine.cli import main; raise SystemExit(main())",
-                             *map(str, words)], **pipes, **options)  # fmt: skip
+    with subprocess.Popen([sys.executable, "-c", START, *map(str, words)], **pipes, **options) as run:
+        try:
+            yield run
+        finally:
+            run.kill()
 
 
 # --- what there is
@@ -220,6 +234,34 @@ def test_holes_are_filled_and_observed_cells_kept_to_the_letter(shell, tmp_path)
     filled = read_table(tmp_path / "filled.csv").x
     assert np.isfinite(filled).all() and (filled[~np.isnan(X)] == X[~np.isnan(X)]).all()
     assert "with missing values" in shell("score", tmp_path / "run", tmp_path / "holes.csv")[1]
+
+
+def test_a_table_of_text_numbers_and_dates_is_fitted_drawn_and_filled(shell, tmp_path):
+    table = pd.DataFrame(
+        {
+            "city": ["Rome", "Oslo", None, "Rome"] * 20,
+            "rooms": [1, 2, 2, 3] * 20,
+            "rent": np.linspace(500.5, 900.25, 80),
+            "since": pd.Timestamp("2020-01-01") + pd.to_timedelta(np.arange(80), unit="D"),
+        }
+    )
+    data, run, new, filled = (tmp_path / name for name in ("rent.csv", "run", "new.csv", "filled.parquet"))
+    table.to_csv(data, index=False)
+    declared = ["--set", "columns={'rooms': ('ordinal', [1, 2, 3])}"]
+    status, out, err = shell("fit", "vae", data, *TINY, *declared, "--out", run)
+    assert (status, err) == (0, "")
+    assert "city   binary: 'Oslo' or 'Rome'\nrooms  ordinal of 3 levels\nrent   numeric\nsince  date\n" in out
+    assert "4 columns: 1 binary, 1 date, 1 numeric, 1 ordinal, with missing values" in out
+    assert shell("sample", run, "-n", "9", "--out", new) == (0, f"{new}: 9 rows, 4 columns\n", "")
+    drawn = read_table(new).x
+    assert (
+        set(drawn["city"]) <= {"Rome", "Oslo"} and set(drawn["rooms"]) <= {1, 2, 3} and drawn["since"].dtype.kind == "M"
+    )
+    assert shell("impute", run, data, "--out", filled)[0] == 0
+    made = read_table(filled).x
+    assert not made.isna().any().any() and (made["city"] == table["city"])[table["city"].notna()].all()
+    assert json.loads(shell("score", run, data, "--json")[1])["measure"] == "mixed"
+    assert_refused(shell("fit", "gaussian-mixture", data), "GaussianMixture", "vae")
 
 
 def test_draws_are_numbered_files(shell, folder, tmp_path):

@@ -240,3 +240,34 @@ def test_written_twice_is_the_same_file(tmp_path):
         for name in ("a", "b"):
             write_table(tmp_path / f"{name}{suffix}", HOLES, tuple("abc"))
         assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+MIXED = "name,age,joined,ok\nAnna,31.5,2020-02-01,yes\n,,2021-03-04,no\nBob,NA,,yes\n"
+
+
+def mixed_frame() -> pd.DataFrame:
+    names = np.array(["Anna", None, "Bob"], object)
+    joined = pd.to_datetime(["2020-02-01", "2021-03-04", None])
+    ok = np.array(["yes", "no", "yes"], object)
+    return pd.DataFrame({"name": names, "age": [31.5, np.nan, np.nan], "joined": joined, "ok": ok})
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".parquet"])
+def test_text_and_dates_are_a_data_frame_there_and_back(tmp_path, suffix):
+    path = tmp_path / f"t{suffix}"
+    write_table(path, mixed_frame())
+    table = read_table(path)
+    assert table.names == ("name", "age", "joined", "ok")
+    pd.testing.assert_frame_equal(table.x, mixed_frame(), check_dtype=False)
+    assert table.x["joined"].dtype.kind == "M" and table.x["age"].dtype.kind == "f"
+
+
+def test_a_table_written_by_hand_is_read(tmp_path):
+    (tmp_path / "t.csv").write_text(MIXED)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "t.csv").x, mixed_frame(), check_dtype=False)
+
+
+def test_text_goes_into_no_format_of_numbers(tmp_path):
+    with pytest.raises(Complaint, match="expected a .csv or .parquet file"):
+        write_table(tmp_path / "t.npy", mixed_frame())
+    assert list(tmp_path.iterdir()) == []

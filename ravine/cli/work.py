@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,10 @@ import numpy as np
 
 import ravine
 from ravine._check import require, shown
-from ravine.data import Dataset, load_dataset, write_table
+from ravine._containers import framed
+from ravine.data import Dataset, TableSchema, load_dataset, write_table
 from ravine.data.files import FORMATS
+from ravine.data.frames import is_mixed, taken
 from ravine.estimator import LatentVariableModel
 from ravine.evaluation import Evaluation
 from ravine.registry import made, reading
@@ -39,11 +39,14 @@ def fit_data(
     dataset = load_dataset(data)
     train, test = split(dataset, test_size, seed)
     model = made(recipe, reading(recipe, dataset.hints) | given, random_state=seed)
-    model.fit(shaped(train, dataset), held_out=dataset.valid, folder=out, resume=resume)
-    name_columns(model, dataset.hints.get("names"))
+    held_out = None if dataset.valid is None else shaped(dataset.valid, dataset)
+    model.fit(shaped(train, dataset), held_out=held_out, folder=out, resume=resume)
+    table = model.schema_.lines() if isinstance(model.schema_, TableSchema) else []
+    if not as_json:
+        print(*table, sep="\n", end="\n" if table else "")
     figures = {"data": dataset.name, "checksum": dataset.checksum, "seconds": round(model.seconds_, 1)}
     _keep(model, out, figures)
-    got = {} if test is None or not model.complete_ else evaluation(model.evaluate(test))
+    got = {} if test is None or not model.complete_ else evaluation(model.evaluate(shaped(test, dataset)))
     _keep(model, out, figures | ({"test": got} if got else {}))
     report = {"recipe": recipe, "data": dataset.name, "out": str(out) if out else None, "complete": model.complete_}
     print(json.dumps(report | got) if as_json else _words(report | got, model))
@@ -55,13 +58,6 @@ def _keep(model: LatentVariableModel, out: Path | None, figures: dict[str, Any])
         model.save(out, figures)
 
 
-def name_columns(model: LatentVariableModel, names: Sequence[str] | None) -> None:
-    """Give a model that was fitted on an array the names that the file had, as if it had been a data frame."""
-    if names is not None:
-        model.feature_names_in_ = np.asarray(names, dtype=object)
-        model.schema_ = dataclasses.replace(model.schema_, names=tuple(names))
-
-
 def _setting(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     good = equals and name.isidentifier()
@@ -69,7 +65,7 @@ def _setting(text: str) -> tuple[str, str]:
     return name, value
 
 
-def split(dataset: Dataset, test_size: float, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+def split(dataset: Dataset, test_size: float, seed: int) -> tuple[Any, Any]:
     """The set's own split where it has one; else a share of the rows, drawn by the seed, is kept for the test."""
     require(0 <= test_size < 1, "--test-size", "a share of at least 0 and below 1", f"{test_size}", "change it")
     rows = len(dataset.train)
@@ -77,13 +73,15 @@ def split(dataset: Dataset, test_size: float, seed: int) -> tuple[np.ndarray, np
     if dataset.test is not None or count == 0:
         return dataset.train, dataset.test
     order = np.random.default_rng(seed).permutation(rows)
-    return dataset.train[np.sort(order[count:])], dataset.train[np.sort(order[:count])]
+    return taken(dataset.train, np.sort(order[count:])), taken(dataset.train, np.sort(order[:count]))
 
 
-def shaped(table: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Images as images, so that the model knows their shape."""
-    shape = dataset.hints.get("image_shape")
-    return table if shape is None or isinstance(table, np.memmap) else table.reshape(len(table), *shape)
+def shaped(table: Any, dataset: Dataset) -> Any:
+    """Images as images, so that the model knows their shape; named columns as a data frame, so that it knows them."""
+    shape, names = dataset.hints.get("image_shape"), dataset.hints.get("names")
+    if isinstance(table, np.memmap):
+        return table
+    return framed(table, names) if shape is None else table.reshape(len(table), *shape)
 
 
 def opened(folder: Path, out: Path | None = None) -> LatentVariableModel:
@@ -101,7 +99,7 @@ def numbered(out: Path, count: int) -> list[Path]:
     return [out.with_name(f"{stem}-{i}{ending}") for i in range(1, count + 1)]
 
 
-def rows_of(data: str, model: LatentVariableModel) -> np.ndarray:
+def rows_of(data: str, model: LatentVariableModel) -> Any:
     """The rows a command is asked about: the test rows of a built-in set that has any, else all of them.
 
     Columns with names must be those of the training data, in their order.
@@ -110,7 +108,7 @@ def rows_of(data: str, model: LatentVariableModel) -> np.ndarray:
     want, got = model.schema_.names, dataset.hints.get("names")
     same = want is None or got is None or list(want) == list(got)
     require(same, f"the columns of {data}", shown(want, 200), shown(got, 200), "give those of the training data")
-    return dataset.train if dataset.test is None else dataset.test
+    return shaped(dataset.train if dataset.test is None else dataset.test, dataset)
 
 
 def evaluation(got: Evaluation) -> dict[str, Any]:
@@ -133,7 +131,7 @@ def write(out: Path, table: Any, model: LatentVariableModel, names: list[str] | 
     """Write a table with its column names and say so."""
     if names is None and hasattr(model, "feature_names_in_"):
         names = [str(name) for name in model.feature_names_in_]
-    write_table(out, np.asarray(table), names)
+    write_table(out, table if is_mixed(table) else np.asarray(table), names)
     print(f"{out}: {table.shape[0]} rows, {table.shape[1]} columns")
 
 

@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from ravine.data.sources import MappedSource as MappedSource
     from ravine.data.sources import padded as padded
     from ravine.data.sources import rows as rows
+    from ravine.data.table import AnySchema as AnySchema
+    from ravine.data.table import TableSchema as TableSchema
+    from ravine.data.table import UnseenLevel as UnseenLevel
 
 _HOMES = {
+    "AnySchema": "table",
     "ArraySource": "sources",
     "Binarise": "draws",
     "Dataset": "dataset",
@@ -31,6 +35,8 @@ _HOMES = {
     "MappedSource": "sources",
     "Schema": "schema",
     "Table": "files",
+    "TableSchema": "table",
+    "UnseenLevel": "table",
     "dataset_names": "builtin",
     "load_dataset": "builtin",
     "padded": "sources",

@@ -12,6 +12,7 @@ import numpy as np
 
 from ravine.data.arrays import blocks
 from ravine.data.files import Labels, Table
+from ravine.data.frames import is_frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +22,8 @@ class Dataset:
     Attributes
     ----------
     name : built-in name or path.
-    train, valid, test : (rows, columns), NaN where missing; the last two may be None.
+    train, valid, test : (rows, columns), NaN where missing; the last two may be None. A data frame when some columns
+        hold text or dates.
     labels : (of train, of test or None), or None; one number a row.
     hints : keyword arguments for `Schema.infer` that describe the set, such as kind, levels, image_shape, names.
     source : one line that says where the numbers come from.
@@ -33,16 +35,18 @@ class Dataset:
     """
 
     name: str
-    train: np.ndarray
-    valid: np.ndarray | None = None
-    test: np.ndarray | None = None
+    train: Any
+    valid: Any = None
+    test: Any = None
     labels: Labels | None = None
     hints: dict[str, Any] = dataclasses.field(default_factory=dict)
     source: str = ""
 
     @functools.cached_property
     def checksum(self) -> str:
-        """SHA-256 of the training array: its type, its shape, its cells row by row."""
+        """SHA-256 of the training array: its type, its shape, its cells row by row; of a data frame as text."""
+        if is_frame(self.train):
+            return hashlib.sha256(self.train.to_csv(index=False).encode()).hexdigest()
         digest = hashlib.sha256(f"{self.train.dtype.str}{self.train.shape}".encode())
         for _, block in blocks(self.train):
             digest.update(np.ascontiguousarray(block).data)

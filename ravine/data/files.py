@@ -17,9 +17,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from ravine._check import complaint, one_line, require, shown, translated
+from ravine._check import Complaint, complaint, one_line, require, shown, translated
 from ravine._files import beside
 from ravine.data.arrays import Names, as_table, column_names, refuse_infinite
+from ravine.data.frame_files import read_csv_frame, read_parquet_frame, write_frame
+from ravine.data.frames import is_mixed
 from ravine.data.images import read_images
 from ravine.data.text import read_csv, write_csv
 
@@ -36,14 +38,15 @@ class Table:
 
     Attributes
     ----------
-    x, valid, test : two-axis arrays of numbers, NaN where missing; ``x`` is memory-mapped when the file is large.
+    x, valid, test : two-axis arrays of numbers, NaN where missing; ``x`` is memory-mapped when the file is large, and
+        a data frame when some columns hold text or dates.
     labels : (of x, of test or None), or None.
     names : of the columns, or None.
     image_shape : (height, width[, channels]) when each row is an image, else None.
     levels : 256 for 8-bit images, else None.
     """
 
-    x: np.ndarray
+    x: Any
     valid: np.ndarray | None = None
     test: np.ndarray | None = None
     labels: Labels | None = None
@@ -82,10 +85,24 @@ def read_table(path: str | os.PathLike[str], *, limit: int = MAPPED_BYTES) -> Ta
         return _table(read_images(place), what)
     kind = _format(place)
     if kind in (".csv", ".csv.gz"):
-        x, names = read_csv(place)
-        return _table(x, what, names)
+        return _read_csv(place)
     readers = {".parquet": _read_parquet, ".npz": _read_npz}
     return readers[kind](place) if kind in readers else _read_npy(place, limit)
+
+
+def _read_csv(path: Path) -> Table:
+    try:
+        x, names = read_csv(path)
+        return _table(x, str(path), names)
+    except Complaint:
+        frame = read_csv_frame(path)
+        if frame is None:  # nothing but numbers was meant, and the complaint says where one is wrong
+            raise
+        return _framed(frame)
+
+
+def _framed(frame: Any) -> Table:
+    return Table(frame, names=tuple(map(str, frame.columns)))
 
 
 def _format(path: Path) -> str:
@@ -187,12 +204,15 @@ def _library(name: str, what: str) -> ModuleType:
 
 def _read_parquet(path: Path) -> Table:
     parquet = _library("pyarrow.parquet", str(path))
-    with translated(str(path), "a parquet file of numbers", "write it again"):
+    with translated(str(path), "a parquet file of numbers, text or dates", "write it again"):
         with parquet.ParquetFile(path) as file:
             table = file.read()
         names = [n for n in table.column_names if not re.fullmatch(r"__index_level_\d+__", n)]
         require(names, str(path), "at least one column", "none", "write it again")
         require(len(set(names)) == len(names), str(path), "distinct column names", "a name twice", "rename one")
+        frame = read_parquet_frame(path, table.select(names))
+        if frame is not None:
+            return _framed(frame)
         return _table(
             np.column_stack([_column(table[n], f"{path}, column {shown(n)}") for n in names]), str(path), names
         )
@@ -215,13 +235,14 @@ def _column(column: Any, what: str) -> np.ndarray:
 
 
 def write_table(path: str | os.PathLike[str], array: Any, names: Sequence[str] | None = None) -> None:
-    """Write rows of numbers to .csv, .csv.gz, .npy, .npz (as ``x``) or .parquet; `read_table` gives the same bits back.
+    """Write rows to .csv, .csv.gz, .npy, .npz (as ``x``) or .parquet; `read_table` gives the same bits back.
 
     The file appears whole or not at all: it is written beside and renamed.
 
     Parameters
     ----------
-    array : (rows, columns), images, or one number a row.
+    array : (rows, columns), images, or one number a row; a data frame with text or dates has its own names, and goes
+        into a .csv or .parquet file.
     names : of the columns; a .npy file has no place for them.
 
     Raises
@@ -229,6 +250,9 @@ def write_table(path: str | os.PathLike[str], array: Any, names: Sequence[str] |
     ValueError
         When the ending is unknown, the place cannot be written, or there is nothing to write.
     """
+    if is_mixed(array):
+        with translated(str(path), "a place that can be written", "choose another path"), beside(Path(path)) as stream:
+            return write_frame(_format(Path(path)), stream, array)
     place, array = Path(path), np.asarray(array)
     table = as_table(array[:, None] if array.ndim == 1 else array, "what is to be written")
     named = column_names(names, None, math.prod(table.shape[1:]))

@@ -13,7 +13,7 @@ from ravine.data.arrays import LARGEST, Summary, share_at_least, spread
 Kind = Literal["real", "binary", "levels", "count"]
 Binarisation = Literal["none", "threshold", "static", "dynamic"]
 Dequantisation = Literal["none", "uniform"]
-Measure = Literal["counting", "lebesgue"]
+Measure = Literal["counting", "lebesgue", "mixed"]
 
 MOST_LEVELS = 2**24
 
@@ -112,10 +112,9 @@ def fitted(fields: dict[str, Any], table: np.ndarray, summary: Summary, standard
         return {"base": _floats(share_at_least(table, fields["threshold"], summary))}
     real, noisy = fields["kind"] == "real", fields.get("dequantise") == "uniform"
     if real:
-        size = max(map(abs, _extremes(summary)))
-        require(
-            size <= LARGEST, "the data", f"values within {LARGEST:g}", f"{size:g}", "rescale or remove such a column"
-        )
+        sizes = np.where(summary.seen > 0, np.maximum(np.abs(summary.low), np.abs(summary.high)), 0.0)
+        got = f"{sizes.max():g} in column {int(sizes.argmax())}"
+        require(sizes.max() <= LARGEST, "the data", f"values within {LARGEST:g}", got, "rescale or remove that column")
     divisor = fields.get("divisor", 1.0)
     mean = (summary.mean() + 0.5 * noisy) / divisor
     if not (real and standardise):

@@ -145,6 +145,11 @@ class Schema:
         return math.prod(self.shape)
 
     @property
+    def counts(self) -> tuple[int, ...]:
+        """Cells that are counts without a limit: a network should see their logarithm."""
+        return tuple(range(self.width)) if self.kind == "count" else ()
+
+    @property
     def image(self) -> bool:
         """True when a row is an image, so that bits per dimension are worth reporting."""
         return self.image_shape is not None
@@ -221,7 +226,7 @@ class Schema:
         whole_number = np.floor(user + EDGE) if self.dequantise == "uniform" else np.rint(user)
         return np.clip(whole_number, 0, self.levels - 1 if self.levels else None)
 
-    def log_det(self, mask: Any = None) -> Any:
+    def log_det(self, mask: Any = None, cells: Any = None) -> Any:
         """``log |d encoded / d user|`` in nats, summed over observed cells: log p_user = log p_model + log_det.
 
         Zero for integers that the model sees as integers: their mass does not depend on the unit.
@@ -229,6 +234,7 @@ class Schema:
         Parameters
         ----------
         mask : ``(..., *shape)``, True where observed; None when every cell is.
+        cells : not used: the scale is the same everywhere.
 
         Returns
         -------

@@ -14,9 +14,10 @@ from ravine._check import complaint, require, shown
 from ravine.core import Row, rows_in, weights
 from ravine.data.arrays import as_table
 from ravine.data.schema import Schema
+from ravine.data.table import AnySchema
 
 
-def rows(X: Any, schema: Schema, *, y: Any = None, weight: Any = None, dtype: Any) -> Row:
+def rows(X: Any, schema: AnySchema, *, y: Any = None, weight: Any = None, dtype: Any) -> Row:
     """A batch with one row per row of X: encoded values, mask (None when nothing is NaN), and place in the data.
 
     Parameters

@@ -32,26 +32,27 @@ def read_csv(path: Path) -> tuple[np.ndarray, Names]:
         number, an integer float64 cannot hold; or no line of numbers at all.
     """
     with translated(str(path), "comma-separated text in UTF-8", "export the table again"):
-        with _opened(path) as stream:
+        with opened(path) as stream:
             return _parsed(csv.reader(stream, strict=True), str(path))
 
 
-def _opened(path: Path) -> io.TextIOWrapper:
+def opened(path: Path) -> io.TextIOWrapper:
+    """The text of a file, unpacked where it is packed."""
     stream = gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")
     return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
 
 
 def _parsed(reader: Iterator[list[str]], where: str) -> tuple[np.ndarray, Names]:
-    lines = _lines(reader, where)
+    found = lines(reader, where)
     try:
-        number, cells = next(lines)
+        number, cells = next(found)
     except StopIteration:
         raise complaint(where, "lines of numbers", "an empty file", "check how it was written") from None
     names = header(cells, f"{where}, line {number}")
     data, width = buffers.array("d"), len(cells)
     if names is None:
         data.extend(_values(cells, names, f"{where}, line {number}"))
-    for number, cells in lines:
+    for number, cells in found:
         line = f"{where}, line {number}"
         require(len(cells) == width, line, f"{width} values", f"{len(cells)}", "give every line as many as the first")
         data.extend(_values(cells, names, line))
@@ -59,7 +60,7 @@ def _parsed(reader: Iterator[list[str]], where: str) -> tuple[np.ndarray, Names]
     return np.frombuffer(data).reshape(-1, width), names
 
 
-def _lines(reader: Iterator[list[str]], where: str) -> Iterator[tuple[int, list[str]]]:
+def lines(reader: Iterator[list[str]], where: str) -> Iterator[tuple[int, list[str]]]:
     """Lines with their numbers; empty ones are allowed at the end of the file only."""
     empty = 0
     for cells in reader:
@@ -80,10 +81,10 @@ def header(cells: Iterable[str], line: str) -> Names:
     (('age', 'height'), None)
     """
     names = tuple(cell.strip() for cell in cells)
-    text = [name for name in names if name not in MISSING and not _is_number(name)]
+    text = [name for name in names if name not in MISSING and not is_number(name)]
     if not text:
         return None
-    decimal = any(_is_number(name) and name not in MISSING and not name.isdigit() for name in names)
+    decimal = any(is_number(name) and name not in MISSING and not name.isdigit() for name in names)
     require(not decimal, line, "either names or numbers", f"{shown(text[0])} beside numbers", _ADVICE)
     unnamed = names.index("") + 1 if "" in names else 0
     require(not unnamed, line, "a name for every column", f"none for column {unnamed}", "name it, or drop an index")
@@ -92,7 +93,8 @@ def header(cells: Iterable[str], line: str) -> Names:
     return names
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Whether a cell is a number; Python would read 1_000 as one."""
     try:
         float(cell)
     except ValueError:
@@ -123,7 +125,7 @@ def _quick(cells: list[str]) -> list[float] | None:
 def _value(cell: str, column: int, names: Names, line: str) -> float:
     if cell.strip() in MISSING:
         return float("nan")
-    require(_is_number(cell), _place(line, column, names), "a number", shown(cell), _ADVICE)
+    require(is_number(cell), _place(line, column, names), "a number", shown(cell), _ADVICE)
     return float(cell)
 
 

@@ -16,7 +16,7 @@ from jaxtyping import PRNGKeyArray
 from ravine._jax import Precision
 from ravine._tree import AbstractSchedule, Fixed
 from ravine.core import AbstractEvidence, Objective
-from ravine.data import Schema
+from ravine.data import AnySchema
 from ravine.dist import Conditional, SharedCovariance
 from ravine.estimator import LatentVariableModel
 from ravine.evidence import ExactGenerator
@@ -64,7 +64,7 @@ class FactorAnalysis(LatentVariableModel):
     kinds: ClassVar[tuple[str, ...]] = ("real",)
     trials: ClassVar[Mapping[str, Trial]] = {"small": TRUE_MODEL}
 
-    def build(self, schema: Schema, *, key: PRNGKeyArray) -> LinearGaussian:
+    def build(self, schema: AnySchema, *, key: PRNGKeyArray) -> LinearGaussian:
         """A model of the right shape; `stages` puts it where learning starts."""
         d = schema.width
         return LinearGaussian(jnp.zeros((d, self.latents)), jnp.zeros(d), DiagonalNoise(jnp.ones(d)))
@@ -107,12 +107,12 @@ class VariationalFactorAnalysis(LatentVariableModel):
     kinds: ClassVar[tuple[str, ...]] = ("real",)
     trials: ClassVar[Mapping[str, Trial]] = {"small": TRUE_MODEL}
 
-    def build(self, schema: Schema, *, key: PRNGKeyArray) -> Helmholtz:
+    def build(self, schema: AnySchema, *, key: PRNGKeyArray) -> Helmholtz:
         """A linear Gaussian generator with random loadings, and a linear recogniser."""
         down, up = jr.split(key)
         d, k, base = schema.width, self.latents, jnp.asarray(schema.base)
         p = LinearGaussian(0.1 * jr.normal(down, (d, k)), base, DiagonalNoise(jnp.ones(d)), centre=Fixed(base))
-        read = Filled(Fixed(base), tells=schema.holes)
+        read = Filled(Fixed(base), tells=schema.holes, counts=schema.counts)
         law = SharedCovariance(jnp.eye(k))
         return Helmholtz(p, Amortised(read, Conditional(MLP(read.inputs(), k, (), key=up), law, (k,))))
 

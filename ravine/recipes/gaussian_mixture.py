@@ -12,9 +12,10 @@ from jaxtyping import PRNGKeyArray
 
 from ravine._jax import Precision
 from ravine._tree import AbstractSchedule
+from ravine.answers import Clusters
 from ravine.core import Row
-from ravine.data import Schema
-from ravine.estimator import Clusters, LatentVariableModel
+from ravine.data import AnySchema
+from ravine.estimator import LatentVariableModel
 from ravine.models.families import AbstractFamily, AbstractStart, Full, MixtureStart, Prepare, Spread
 from ravine.models.mixture import Mixture
 from ravine.rules import EM
@@ -54,7 +55,7 @@ class GaussianMixture(Clusters, LatentVariableModel):
 
     kinds: ClassVar[tuple[str, ...]] = ("real",)
 
-    def build(self, schema: Schema, *, key: PRNGKeyArray) -> Mixture:
+    def build(self, schema: AnySchema, *, key: PRNGKeyArray) -> Mixture:
         """A mixture of the right shape; `stages` puts it where learning starts."""
         blank = Row(jnp.zeros((2, schema.width)), weight=jnp.ones(2))
         return Mixture(jnp.zeros(self.components), self.covariance(blank, self.components))

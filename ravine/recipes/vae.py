@@ -15,7 +15,7 @@ from jaxtyping import PRNGKeyArray
 
 from ravine._tree import AbstractSchedule, Cosine, Fixed
 from ravine.core import AbstractEvidence, Objective
-from ravine.data import Schema
+from ravine.data import AnySchema
 from ravine.dist import AbstractLink, Conditional, Gaussian, Real
 from ravine.estimator import LatentVariableModel
 from ravine.evidence import ImportanceWeighted
@@ -61,6 +61,7 @@ class VAE(LatentVariableModel):
     evidence: AbstractEvidence = ImportanceWeighted(1000)
     standardise: bool = True
 
+    kinds: ClassVar[tuple[str, ...]] = (*LatentVariableModel.kinds, "mixed")
     trials: ClassVar[Mapping[str, Trial]] = {
         "small": Trial(
             "mnist",
@@ -76,12 +77,12 @@ class VAE(LatentVariableModel):
         ),
     }
 
-    def build(self, schema: Schema, *, key: PRNGKeyArray) -> Helmholtz:
+    def build(self, schema: AnySchema, *, key: PRNGKeyArray) -> Helmholtz:
         """A Gaussian prior, a generator and a recogniser sized for the data."""
         down, up = jr.split(key)
         link, shape, z = schema.link(self.likelihood), schema.shape, (self.latents,)
         base = jnp.asarray(schema.base).reshape(shape)
-        read = Filled(Fixed(base), tells=schema.holes)
+        read = Filled(Fixed(base), tells=schema.holes, counts=schema.counts)
         p_net = MLP(self.latents, link.size(shape), self.hidden[::-1], self.activation, bias=link.start(base), key=down)
         q_net = MLP(read.inputs(), Real().size(z), self.hidden, self.activation, key=up)
         prior = Fixed(Gaussian(jnp.zeros(z), jnp.ones(z)))

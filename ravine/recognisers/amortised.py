@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ravine._tree import Fixed, unfix
@@ -16,16 +17,21 @@ from ravine.posteriors import Chain, Flipped, OneNode
 class Filled(eqx.Module):
     """A row as one vector: missing cells hold ``fill``, and the mask follows the values when ``tells`` is set.
 
-    A network that sees the mask can tell "unknown" from "average"; it needs ``2 * cells`` inputs.
+    A network that sees the mask can tell "unknown" from "average"; it needs ``2 * cells`` inputs. Cells listed in
+    ``counts`` are shown as log(1 + x), because counts may be large.
     """
 
     fill: Fixed
     tells: bool = eqx.field(static=True, default=False)
+    counts: tuple[int, ...] = eqx.field(static=True, default=())
 
     def __call__(self, row: Row) -> Float[Array, " inputs"]:
         """The network's input for one row."""
         mask = jnp.ones(row.x.shape, bool) if row.mask is None else row.mask
         x = row.x if row.mask is None else jnp.where(mask, row.x, unfix(self.fill))
+        if self.counts:
+            places = np.asarray(self.counts)
+            x = x.at[places].set(jnp.log1p(x[places]))
         return jnp.concatenate([x.ravel(), mask.ravel().astype(x.dtype)]) if self.tells else x.ravel()
 
     def inputs(self) -> int:

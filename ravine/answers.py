@@ -1,0 +1,185 @@
+"""The verbs of a fitted estimator, and the way between the user's tables and the rows of a model."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import equinox as eqx
+import jax
+import jax.random as jr
+import numpy as np
+from jaxtyping import PRNGKeyArray
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from ravine import verbs
+from ravine._check import require, whole
+from ravine._containers import as_given, flattened, framed
+from ravine._jax import Precision, key_from_words, precision
+from ravine.core import AbstractDirected, AbstractEvidence, LogLikelihood, Row
+from ravine.data import AnySchema, TableSchema
+from ravine.data import rows as rows_of
+from ravine.data.frames import is_frame
+from ravine.evaluation import Evaluation, evaluation
+
+MAPPED_BYTES = 2**27  # memory-mapped arrays of more bytes are read as they are needed
+
+
+class Answers(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
+    """What a fitted estimator answers about rows, from what `fit` has set and the fields of the recipe."""
+
+    evidence: AbstractEvidence
+    particles: int
+    precision: Precision
+    model_: Any
+    schema_: AnySchema
+    seed_: int
+    _key_words: np.ndarray
+    _n_features_out: int
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """log p(x) of every row in nats, in the units of ``X``; see `log_likelihood` for what kind of number it is."""
+        return np.asarray(self.log_likelihood(X).value)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean of `score_samples`, in nats per row."""
+        values = self.score_samples(X)
+        weight = (
+            None if sample_weight is None else _check_sample_weight(sample_weight, values, ensure_non_negative=True)
+        )
+        return float(np.average(values, weights=weight))
+
+    def log_likelihood(self, X: Any) -> LogLikelihood:
+        """log p(x) per row in nats with its Monte Carlo standard error, direction and method."""
+        values = self._ready(X)
+        with precision(self.precision):
+            row = self._row(values)
+            got = verbs.log_likelihood(self.model_, self.evidence, row, self.schema_.draw(), key=self._key())
+            log_det = np.asarray(self.schema_.log_det(row.mask, row.x))
+        direction = got.direction
+        if self.schema_.dequantise != "none":  # E_u[log p(x + u)] <= log P(x)
+            direction = "lower" if direction in ("exact", "lower") else "estimate"
+        value, error = (np.asarray(part, float) for part in (got.value, got.standard_error))
+        return LogLikelihood(value + log_det, error, direction, got.method)
+
+    def evaluate(self, X: Any) -> Evaluation:
+        """The mean log-likelihood of ``X`` with its standard error, units, direction, method and treatment."""
+        cells = int(np.count_nonzero(~np.isnan(self._ready(X))))
+        return evaluation(self.log_likelihood(X), cells, self.schema_, self.seed_)
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Posterior mean of the latent causes, shape (rows, latents); missing cells are allowed for."""
+        return self._latents(X)
+
+    def inverse_transform(self, Z: Any) -> Any:
+        """Expected row for given latents, in the units of the training data; shape (rows, columns).
+
+        A model of a table with columns of several kinds gives a data frame of values that the columns can hold.
+        """
+        check_is_fitted(self)
+        latents, width = check_array(Z, dtype=[np.float64, np.float32]), self._n_features_out
+        got = latents.shape[1]
+        require(got == width, "Z", f"{width} columns, one for each latent", f"{got}", "give what transform returns")
+        with precision(self.precision):
+            means = verbs.decoded_mean(
+                cast(AbstractDirected, self.model_), latents.astype(self.precision), self._latent_like()
+            )
+        codes = self._outward(self.schema_.decode(means) - self._noise_mean())
+        return self.schema_.frame(codes) if isinstance(self.schema_, TableSchema) else codes.astype(latents.dtype)
+
+    def reconstruct(self, X: Any) -> Any:
+        """Every row as the model expects it, given the posterior mean of its latents."""
+        made = self.inverse_transform(self._latents(X))
+        return made.set_axis(X.index) if is_frame(made) and is_frame(X) else as_given(X, made)
+
+    def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Any:
+        """New rows, shape (n_samples, columns); a DataFrame where the model was fitted on one.
+
+        The first rows stay the same when more are asked for.
+        """
+        check_is_fitted(self)
+        rows = whole("n_samples", n_samples)
+        with precision(self.precision):
+            seed = None if random_state is None else int(check_random_state(random_state).randint(2**31 - 1))
+            key = jr.fold_in(self._key() if seed is None else jr.key(seed), 2)
+            drawn = verbs.samples(self.model_, rows, key=key)
+        codes = self._outward(self.schema_.point(drawn))
+        if isinstance(self.schema_, TableSchema):
+            return self.schema_.frame(codes)
+        return framed(codes, getattr(self, "feature_names_in_", None))
+
+    def impute(self, X: Any, draws: int | None = None) -> Any:
+        """Fill the missing cells; an observed cell is never altered.
+
+        Parameters
+        ----------
+        X : rows with NaN where a cell is missing.
+        draws : None for one completed table of the kind of X: the conditional mean of real cells, the most plausible
+            value of discrete ones. A number m gives m conditional draws, an array of shape ``(m, *X.shape)``, or a
+            list of m data frames where columns are of several kinds; they use the fitted parameters as if they were
+            known, so they understate the uncertainty.
+        """
+        values = self._ready(X)
+        with precision(self.precision):
+            row, draw, key = self._row(values), self.schema_.draw(), jr.fold_in(self._key(), 3)
+            if draws is None:
+                made = verbs.completed(self.model_, row, draw, self.particles, key=key)
+            else:
+                count = whole("draws", draws)
+                made = verbs.completions(self.model_, row, draw, self.particles, count, key=key)
+        made = np.where(np.isnan(values), self._outward(self.schema_.point(made)), values)
+        if isinstance(self.schema_, TableSchema):
+            return self.schema_.filled(X, made)
+        return as_given(X, made.astype(values.dtype))
+
+    # --- between the user's arrays and the model's rows
+
+    def _ready(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        return self._checked(X)
+
+    def _checked(self, X: Any, reset: bool = False) -> np.ndarray:
+        if not reset and isinstance(self.schema_, TableSchema):
+            validate_data(self, X, skip_check_array=True, reset=False)
+            return self.schema_.code(X)
+        X = flattened(X)
+        if isinstance(X, np.memmap) and X.nbytes > MAPPED_BYTES:  # its cells are checked as they are read
+            return validate_data(self, X, skip_check_array=True, reset=reset)
+        return validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", reset=reset)
+
+    def _row(self, values: np.ndarray, weight: np.ndarray | None = None) -> Row:
+        return rows_of(values, self.schema_, weight=weight, dtype=np.dtype(self.precision))
+
+    def _key(self) -> PRNGKeyArray:
+        return key_from_words(self._key_words)
+
+    def _latent_like(self) -> Any:
+        one = jax.ShapeDtypeStruct(self.schema_.shape, np.dtype(self.precision))
+        return eqx.filter_eval_shape(lambda model, x: model.posterior(Row(x)).mean(), self.model_, one)
+
+    def _latents(self, X: Any) -> np.ndarray:
+        values = self._ready(X)
+        with precision(self.precision):
+            means = verbs.latent_mean(self.model_, self._row(values), self.schema_.draw(), key=self._key())
+        return means.astype(values.dtype)
+
+    def _outward(self, values: np.ndarray) -> np.ndarray:
+        """One vector a row, whatever the shape of a row is to the model."""
+        return values.reshape(*values.shape[: values.ndim - len(self.schema_.shape)], -1)
+
+    def _noise_mean(self) -> float:
+        """What the noise of dequantisation adds to a cell on average."""
+        return 0.5 if self.schema_.dequantise == "uniform" else 0.0
+
+
+class Clusters:
+    """Verbs of a model whose latent is a class: `predict` and `predict_proba`."""
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Probability of each class given the observed cells of a row, shape (rows, classes)."""
+        return self._latents(X)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable class of each row, shape (rows,)."""
+        return np.argmax(self.predict_proba(X), axis=1)
