@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -18,9 +19,10 @@ from ravine._check import complaint
 from ravine._jax import key_words
 from ravine._monitor import Monitor, keep_lines_up_to
 from ravine._tree import as_arrays, resolve
+from ravine.blame import Ledger, RobustnessWarning, verdict
 from ravine.checkpoint import CHECKPOINT, checkpoint_record, load_checkpoint
 from ravine.core import AbstractDraw, AbstractRule, Row
-from ravine.data import Schema, padded
+from ravine.data import AnySchema, padded
 from ravine.rules import Best, Descend, Guarded, Redrawn
 from ravine.rules.watch import BestState
 from ravine.train import Source, Stage, TrainState, begin, train
@@ -38,7 +40,7 @@ class Recipe(Protocol):
     max_seconds: float | None
     progress: bool | None
 
-    def build(self, schema: Schema, *, key: PRNGKeyArray) -> PyTree:
+    def build(self, schema: AnySchema, *, key: PRNGKeyArray) -> PyTree:
         """The untrained model."""
         ...
 
@@ -48,12 +50,13 @@ class Recipe(Protocol):
 
 
 class Fit(NamedTuple):
-    """A finished, or interrupted, training."""
+    """A finished, or interrupted, training; ``warning`` says what was not finite on the way."""
 
     state: TrainState
     history: list[dict[str, Any]]
     seconds: float
     complete: bool
+    warning: str | None = None
 
 
 class Plan(NamedTuple):
@@ -65,7 +68,7 @@ class Plan(NamedTuple):
     key: PRNGKeyArray
 
 
-def plan(recipe: Recipe, schema: Schema, source: Source, held_out: Row | None, *, key: PRNGKeyArray) -> Plan:
+def plan(recipe: Recipe, schema: AnySchema, source: Source, held_out: Row | None, *, key: PRNGKeyArray) -> Plan:
     """The start of a fit: the untrained model, and the stages wrapped for this data."""
     build_key, run_key = jr.split(key)
     stages = staged(recipe, schema, source.rows, held_out, key)
@@ -73,20 +76,37 @@ def plan(recipe: Recipe, schema: Schema, source: Source, held_out: Row | None, *
 
 
 def fit(recipe: Recipe, plan: Plan, folder: Path | None = None, resume: bool = False) -> Fit:
-    """Train a recipe. Ctrl-C ends the training with what there is: ``complete`` is then False."""
+    """Train a recipe. Ctrl-C ends the training with what there is: ``complete`` is then False.
+
+    What was not finite on the way is told in a `RobustnessWarning`.
+
+    Raises
+    ------
+    ValueError
+        When nothing finite was learned; the line says why.
+    """
     model, stages, source, key = plan
     monitor = Monitor(stages, folder, recipe.progress, recipe.max_seconds, title=type(recipe).__name__)
     state = begin(model, stages, 0, source, key=key)
     if folder is not None:
         state = resumed(state, stages, source, folder, key) if resume else _afresh(state, folder)
         keep_lines_up_to(folder, monitor.done(state))
-    started, complete = time.perf_counter(), True
+    started, complete, ledger = time.perf_counter(), True, Ledger(state)
     try:
-        for after in monitor.watch(train(model, stages, source, key=key, state=state)):
+        for after in monitor.watch(ledger.watch(train(model, stages, source, key=key, state=state))):
             state = after
     except KeyboardInterrupt:
         complete = False
-    return Fit(reached(state), monitor.history, time.perf_counter() - started, complete)
+    told = _told(recipe, ledger, state, plan) if complete and monitor.history else None
+    if told is not None:
+        monitor.history[-1]["warning"] = told
+        warnings.warn(told, RobustnessWarning, stacklevel=3)
+    return Fit(reached(state), monitor.history, time.perf_counter() - started, complete, told)
+
+
+def _told(recipe: Recipe, ledger: Ledger, state: TrainState, plan: Plan) -> str | None:
+    """What was not finite, with the columns called as the recipe calls them."""
+    return verdict(ledger, state, plan.stages, plan.source, getattr(recipe, "schema_", None))
 
 
 def reached(state: TrainState) -> TrainState:
@@ -122,7 +142,7 @@ def _entered(state: TrainState, stages: Sequence[Stage], last: int, source: Sour
     return state
 
 
-def staged(recipe: Recipe, schema: Schema, rows: int, held_out: Row | None, key: PRNGKeyArray) -> list[Stage]:
+def staged(recipe: Recipe, schema: AnySchema, rows: int, held_out: Row | None, key: PRNGKeyArray) -> list[Stage]:
     """The recipe's stages, each rule guarded, its batches drawn as the schema says, and watched on held-out rows."""
     draw = schema.draw()
     if held_out is not None:
@@ -164,7 +184,7 @@ def split(rows: int, share: float, key_words: np.ndarray) -> tuple[np.ndarray, n
 
 
 def one_pass(
-    recipe: Recipe, model: PyTree, schema: Schema, source: Source, going: PyTree, *, key: PRNGKeyArray
+    recipe: Recipe, model: PyTree, schema: AnySchema, source: Source, going: PyTree, *, key: PRNGKeyArray
 ) -> tuple[PyTree, PyTree]:
     """One ordered pass by the rule of the recipe's last stage; ``going`` is what the previous pass left, or None.
 
@@ -184,13 +204,13 @@ def one_pass(
     return chunk.state.model, (chunk.state.rule, done + steps)
 
 
-def started(recipe: Recipe, schema: Schema, source: Source, *, key: PRNGKeyArray) -> PyTree:
+def started(recipe: Recipe, schema: AnySchema, source: Source, *, key: PRNGKeyArray) -> PyTree:
     """The model from which the recipe's last stage starts to learn, when there was no training before."""
     model, stages, source, key = plan(recipe, schema, source, None, key=key)
     state = begin(model, stages, 0, source, key=key)
     return _entered(state, stages, len(stages) - 1, source, key).model
 
 
-def blank(recipe: Recipe, schema: Schema, key: PRNGKeyArray) -> PyTree:
+def blank(recipe: Recipe, schema: AnySchema, key: PRNGKeyArray) -> PyTree:
     """The shapes of the recipe's model, without computing any of it: what a file of arrays is read into."""
     return eqx.filter_eval_shape(lambda key: as_arrays(recipe.build(schema, key=key)), key)

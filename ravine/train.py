@@ -122,27 +122,29 @@ def _onwards(state: TrainState, stages: Sequence[Stage], source: Source) -> Trai
 
 def begin(model: PyTree, stages: Sequence[Stage], i: int, source: Source, *, key: PRNGKeyArray) -> TrainState:
     """The state before the first step of stage ``i``."""
-    stage, (prepare_key, init_key, run_key) = stages[i], _stage_keys(key, i)
+    stage, (prepare_key, init_key, run_key) = stages[i], stage_keys(key, i)
     if stage.prepare is not None:
         model = stage.prepare(model, source, key=prepare_key)
     model = strong(as_arrays(model))
-    rule = strong(_init(as_arrays(stage.rule), model, _first_batch(stage, source, run_key), init_key))
+    rule = strong(_init(as_arrays(stage.rule), model, batch_at(stage, source, run_key, 0), init_key))
     return TrainState(jnp.asarray(i), jnp.asarray(0), model, rule, key)
 
 
-def _stage_keys(key: PRNGKeyArray, i: int) -> tuple[PRNGKeyArray, ...]:
+def stage_keys(key: PRNGKeyArray, i: int) -> tuple[PRNGKeyArray, ...]:
+    """The keys with which stage ``i`` of a run prepares, sets up its rule, and makes its steps."""
     return tuple(jr.split(jr.fold_in(key, i), 3))
 
 
-def _first_batch(stage: Stage, source: Source, key: PRNGKeyArray) -> Row:
+def batch_at(stage: Stage, source: Source, key: PRNGKeyArray, step: int) -> Row:
+    """The rows that a step sees; ``key`` is the last of `stage_keys`."""
     if stage.batch_size is None:
         return source.all()
-    rows, places = source.block(positions(stage, source.rows, key, 0, 1))
+    rows, places = source.block(positions(stage, source.rows, key, step, 1))
     return _take(rows, jnp.asarray(places[0]), stage.ordered)
 
 
 def _run_stage(state: TrainState, stage: Stage, source: Source, chunk: int, seconds: float) -> Iterator[Chunk]:
-    rule, key, pace = as_arrays(stage.rule), _stage_keys(state.key, int(state.stage))[2], _Pace(chunk, seconds)
+    rule, key, pace = as_arrays(stage.rule), stage_keys(state.key, int(state.stage))[2], _Pace(chunk, seconds)
     step = int(state.step)
     while step < stage.steps:
         count = min(pace.steps, stage.steps - step)
@@ -351,7 +353,7 @@ def _one_after_another(
 ) -> tuple[list[TrainState], bool]:
     after, stopped = [], []
     for state, stage, source in zip(states, stages, sources, strict=True):
-        key = _stage_keys(state.key, int(state.stage))[2]
+        key = stage_keys(state.key, int(state.stage))[2]
         rows, places = _wanted(stage, source, key, step, count, chunk)
         start, span = (state.model, state.rule), (jnp.asarray(step), jnp.asarray(count), chunk)
         model, rule, metrics = _advance(as_arrays(stage.rule), start, rows, places, key, span, stage.ordered)
@@ -363,7 +365,7 @@ def _one_after_another(
 def _side_by_side(
     states: list[TrainState], stages: Sequence[Stage], sources: Sequence[Source], step: int, count: int, chunk: int
 ) -> tuple[list[TrainState], bool]:
-    keys = [_stage_keys(state.key, int(state.stage))[2] for state in states]
+    keys = [stage_keys(state.key, int(state.stage))[2] for state in states]
     wanted = [_wanted(s, src, k, step, count, chunk) for s, src, k in zip(stages, sources, keys, strict=True)]
     places = None if wanted[0][1] is None else np.stack([places for _, places in wanted if places is not None])
     rules, common = _stacked_rules([as_arrays(s.rule) for s in stages])

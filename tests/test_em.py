@@ -166,7 +166,7 @@ def run(rule: EM, model: Any, batch: Row, steps: Any) -> tuple[Any, Any, dict[st
         history = {name: history[name].at[step].set(value, mode="drop") for name, value in metrics.items()}
         return eqx.filter((model, state), eqx.is_array), history
 
-    start = arrays, {"objective": jnp.zeros(100), "stopped": jnp.zeros(100, bool)}
+    start = arrays, {"objective": jnp.zeros(100), "stopped": jnp.zeros(100, bool), "undone": jnp.zeros(100, int)}
     arrays, history = jax.lax.fori_loop(0, steps, one, start)
     return *eqx.combine(arrays, static), {name: value[:100] for name, value in history.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple, Self
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float
 
+from ravine._check import require
 from ravine._tree import Fixed, unfix
 from ravine.core import Row, Scalar
 from ravine.dist import FullGaussian
@@ -64,7 +66,8 @@ class FullCovariance(AbstractComponents):
     @classmethod
     def broad(cls, batch: Row, k: int, reg_covar: float = 1e-6) -> Self:
         """k equal components as wide as the data, uncorrelated: what a start is fitted from."""
-        mean, scale = column_moments(batch)
+        room_for(k, batch)
+        mean, scale = broad_moments(batch, reg_covar)
         return cls(jnp.tile(mean, (k, 1)), jnp.tile(jnp.diag(scale), (k, 1, 1)), reg_covar)
 
     def size(self) -> int:
@@ -136,7 +139,8 @@ class TiedCovariance(AbstractComponents):
     @classmethod
     def broad(cls, batch: Row, k: int, reg_covar: float = 1e-6) -> Self:
         """k equal components as wide as the data, uncorrelated: what a start is fitted from."""
-        mean, scale = column_moments(batch)
+        room_for(1, batch)
+        mean, scale = broad_moments(batch, reg_covar)
         return cls(jnp.tile(mean, (k, 1)), jnp.diag(scale), reg_covar)
 
     def size(self) -> int:
@@ -182,6 +186,26 @@ def check_shapes(name: str, means: Array, other: Array, want: tuple[int, ...]) -
     """Refuse parameters of a family that do not fit together."""
     if jnp.ndim(means) != 2 or jnp.shape(other) != want:
         raise ValueError(f"{name} needs means (k, d) and, with them, {want}; got {means.shape} and {other.shape}.")
+
+
+def broad_moments(batch: Row, reg_covar: float) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+    """Mean and standard deviation of each column, none so small that its square is no number beside the others."""
+    mean, scale = column_moments(batch)
+    return mean, jnp.maximum(scale, jnp.sqrt(jnp.asarray(reg_covar, scale.dtype)))
+
+
+def room_for(matrices: int, batch: Row, copies: int = 4) -> None:
+    """Refuse so many covariance matrices, and the copies that computing takes, when they do not fit in memory."""
+    columns = batch.x.shape[1]
+    needed, there = matrices * copies * columns**2 * batch.x.dtype.itemsize, memory()
+    do = "use covariance=Diagonal(), or fewer columns"
+    got = f"{needed / 2**30:.0f} GB for {columns} columns"
+    require(needed <= there, "the covariances of the data", f"at most {there / 2**30:.0f} GB of memory", got, do)
+
+
+def memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**34
 
 
 def constants(means: Array, reg_covar: float | Fixed, centre: Fixed | None) -> tuple[Fixed, Fixed]:
@@ -249,6 +273,7 @@ def _complete(
     P_mm^-1 and mean shift -P_mm^-1 P_mo (x_o - m_o), and log det of the observed block is log det P_mm - log det P.
     """
     n, d = x.shape
+    room_for(n * roots.shape[0], Row(x), copies=3)  # each row has missing cells of its own
     precision = jnp.swapaxes(roots, 1, 2) @ roots
     narrow, log_det = jax.vmap(lambda row: _free_part(precision, ~row))(mask)
     residual = jnp.where(mask[:, None, None], x[:, None, None] - offsets[None], 0)

@@ -13,8 +13,7 @@ from ravine.core import Row, Scalar
 from ravine.dist import Gaussian
 from ravine.dist._cells import HALF_LOG_2PI
 from ravine.models.components import AbstractComponents, Collect, rounding, supported
-from ravine.models.correlated_components import centred, check_shapes, constants
-from ravine.models.starts import column_moments
+from ravine.models.correlated_components import broad_moments, centred, check_shapes, constants
 
 
 class CellMoments(NamedTuple):
@@ -61,7 +60,7 @@ class DiagonalCovariance(AbstractComponents):
     @classmethod
     def broad(cls, batch: Row, k: int, reg_covar: float = 1e-6) -> Self:
         """k equal components as wide as the data: what a start is fitted from."""
-        mean, scale = column_moments(batch)
+        mean, scale = broad_moments(batch, reg_covar)
         return cls(jnp.tile(mean, (k, 1)), jnp.tile(scale, (k, 1)), reg_covar)
 
     def size(self) -> int:
@@ -122,7 +121,7 @@ class SphericalCovariance(AbstractComponents):
     @classmethod
     def broad(cls, batch: Row, k: int, reg_covar: float = 1e-6) -> Self:
         """k equal components as wide as the data: what a start is fitted from."""
-        mean, scale = column_moments(batch)
+        mean, scale = broad_moments(batch, reg_covar)
         return cls(jnp.tile(mean, (k, 1)), jnp.full((k,), jnp.sqrt(jnp.mean(scale**2))), reg_covar)
 
     def size(self) -> int:

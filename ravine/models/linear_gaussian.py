@@ -19,6 +19,8 @@ from ravine.models.laws import Held
 from ravine.models.starts import column_moments, standardised
 from ravine.posteriors import OneNode
 
+MANY = 1000  # columns whose correlation matrix is too large to take apart when there are fewer rows
+
 
 class AbstractNoise(eqx.Module):
     """Independent Gaussian noise on the d cells of a row, and how EM fits its size.
@@ -157,7 +159,9 @@ class LinearGaussian(AbstractDirected, AbstractConjugate):
         Tipping & Bishop 1999, equation 15, on the correlation matrix; ``batch`` holds the rows, ``causes`` is k.
         """
         mean, scale = column_moments(batch)
-        loading = scale[:, None] * _components(_correlations(batch), causes)
+        rows, columns = batch.x.shape
+        wide = columns > max(rows, MANY)
+        loading = scale[:, None] * (_thin(batch, causes) if wide else _components(_correlations(batch), causes))
         # a column that the components explain completely would never be explained less: leave it a little noise
         unexplained = jnp.maximum(scale**2 - jnp.sum(loading**2, axis=1), 0.01 * scale**2)
         return cls(loading, mean, noise.of(unexplained))
@@ -310,4 +314,20 @@ def _components(correlation: Float[Array, "d d"], k: int) -> Float[Array, "d k"]
     values, vectors = jnp.linalg.eigh(correlation)
     rest = jnp.sum(values[: max(values.size - k, 0)]) / max(values.size - k, 1)
     loading = (vectors * jnp.sqrt(jnp.maximum(values - rest, 0))[None, :])[:, ::-1][:, :k]
+    return jnp.pad(loading, ((0, 0), (0, k - loading.shape[1])))
+
+
+def _thin(batch: Row, k: int) -> Float[Array, "d k"]:
+    """`_components` of the correlations of more columns than rows, from the products of rows: eigenvalues are the same.
+
+    Holes shrink a correlation of a column with itself too here.
+    """
+    weight = weights(batch)
+    rows = jnp.sqrt(weight / jnp.sum(weight))[:, None] * standardised(batch)
+    n, d = rows.shape
+    values, vectors = jnp.linalg.eigh(rows @ rows.T)
+    values, vectors = values[::-1][:k], vectors[:, ::-1][:, :k]
+    rest = (d - jnp.sum(values)) / max(d - k, 1)
+    length = jnp.sqrt(jnp.where(values > rest, values, 1))
+    loading = (rows.T @ vectors) * (jnp.sqrt(jnp.maximum(values - rest, 0)) / length)[None]
     return jnp.pad(loading, ((0, 0), (0, k - loading.shape[1])))

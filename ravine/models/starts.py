@@ -23,11 +23,17 @@ def column_moments(batch: Row) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
     weight = weight if batch.mask is None else jnp.where(batch.mask, weight, 0)
     x = batch.x if batch.mask is None else jnp.where(batch.mask, batch.x, 0)
     counts = jnp.maximum(jnp.sum(weight, axis=0), jnp.finfo(x.dtype).tiny)
-    mean = jnp.sum(weight * x, axis=0) / counts
-    variance = jnp.sum(weight * (x - mean[None]) ** 2, axis=0) / counts
+    seen, far = weight > 0, jnp.finfo(x.dtype).max
+    low, high = jnp.min(jnp.where(seen, x, far), axis=0), jnp.max(jnp.where(seen, x, -far), axis=0)
+    # a column that does not vary is its mean to the last digit, whatever a sum has rounded
+    mean = jnp.where(low <= high, jnp.clip(jnp.sum(weight * x, axis=0) / counts, low, high), 0)
+    away = jnp.where(seen, x - mean[None], 0)
+    # squares of very large and very small numbers are none: a power of two is taken out first, which rounds nothing
+    unit = jnp.ldexp(jnp.ones_like(mean), jnp.frexp(jnp.max(jnp.abs(away), axis=0))[1])
+    variance = jnp.sum(weight * (away / unit[None]) ** 2, axis=0) / counts
     # what rounding leaves of a constant column is no spread
-    varies = variance > (16 * jnp.finfo(x.dtype).eps * jnp.abs(mean)) ** 2
-    return mean, jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1)), 1)
+    varies = jnp.sqrt(variance) * unit > 16 * jnp.finfo(x.dtype).eps * jnp.abs(mean)
+    return mean, jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1)) * jnp.where(varies, unit, 1), 1)
 
 
 def standardised(batch: Row) -> Float[Array, "n d"]:

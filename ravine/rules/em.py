@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
 
-from ravine._tree import AbstractSchedule, choose, resolve
+from ravine._tree import AbstractSchedule, all_finite, choose, resolve
 from ravine.core import AbstractConjugate, AbstractRule, Metrics, Row, Scalar, rows_in, weights
 
 
@@ -20,11 +20,15 @@ class Sums(eqx.Module):
 
 
 class EMState(eqx.Module):
-    """What `EM` remembers: the sums of this pass so far, the objective of the last one, and whether it is over."""
+    """What `EM` remembers: the sums of this pass so far, the objective of the last one, whether it is over.
+
+    ``undone`` counts the updates that were not taken because they were not finite.
+    """
 
     sums: Sums
     objective: Scalar
     stopped: Bool[Array, ""]
+    undone: Int[Array, ""]
 
 
 class EM(AbstractRule):
@@ -43,7 +47,11 @@ class EM(AbstractRule):
     :math:`\sum\gamma_t = \infty`, :math:`\sum\gamma_t^2 < \infty`, such as ``Power(-0.6)``. The first step has rate 1,
     and ``tol`` is not used.
 
-    Metrics are ``objective``, in nats per unit of weight and before the update, and ``stopped``.
+    An update that is not finite, or comes from an objective that is not, is not taken. Without ``rate`` the next pass
+    would end in the same way, and the rule stops; with it the next batch is another one, and the rule goes on.
+
+    Metrics are ``objective``, in nats per unit of weight and before the update, ``stopped``, and ``undone``, how many
+    updates were not taken.
 
     Parameters
     ----------
@@ -75,7 +83,7 @@ class EM(AbstractRule):
     def init(self, model: AbstractConjugate, batch: Row, *, key: PRNGKeyArray) -> EMState:
         shapes = eqx.filter_eval_shape(in_blocks, model, batch, self.block)
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        return EMState(nothing, jnp.full((), -jnp.inf, nothing.evidence.dtype), jnp.array(False))
+        return EMState(nothing, jnp.full((), -jnp.inf, nothing.evidence.dtype), jnp.array(False), jnp.array(0))
 
     def step(
         self, model: AbstractConjugate, state: EMState, batch: Row, *, key: PRNGKeyArray, step: Int[Array, ""]
@@ -85,19 +93,25 @@ class EM(AbstractRule):
             return _follow(model, state, sums, resolve(self.rate, step))
         sums = jax.tree.map(jnp.add, state.sums, sums)
         objective = (sums.evidence + model.log_penalty()) / sums.weight
-        state = EMState(sums, state.objective, state.stopped)
+        state = EMState(sums, state.objective, state.stopped, state.undone)
         ends = (step + 1) % self.batches == 0
         arrays, static = eqx.partition(model, eqx.is_array)
         finish = lambda arrays: self._finish(eqx.combine(arrays, static), state, objective)  # noqa: E731
         arrays, state = jax.lax.cond(ends, finish, lambda arrays: (arrays, state), arrays)
-        return eqx.combine(arrays, static), state, {"objective": objective, "stopped": state.stopped}
+        return eqx.combine(arrays, static), state, _report(objective, state)
 
     def _finish(self, model: AbstractConjugate, state: EMState, objective: Scalar) -> tuple[PyTree, EMState]:
         """The end of a pass: the next model's arrays, unless the rule had stopped before."""
-        after = choose(state.stopped, model, model.maximise(state.sums.statistics))
-        stopped = state.stopped | (objective - state.objective < self.tol)
+        after = model.maximise(state.sums.statistics)
+        fails = ~(jnp.isfinite(objective) & all_finite(after)) & ~state.stopped
+        after = choose(state.stopped | fails, model, after)
+        stopped = state.stopped | fails | (objective - state.objective < self.tol)
         nothing = jax.tree.map(jnp.zeros_like, state.sums)
-        return eqx.filter(after, eqx.is_array), EMState(nothing, objective, stopped)
+        return eqx.filter(after, eqx.is_array), EMState(nothing, objective, stopped, state.undone + fails)
+
+
+def _report(objective: Scalar, state: EMState) -> Metrics:
+    return {"objective": objective, "stopped": state.stopped, "undone": state.undone}
 
 
 def _follow(
@@ -108,9 +122,11 @@ def _follow(
     scale = 1 / jnp.where(seen, sums.weight, 1)
     share = jnp.where(seen, jnp.where(state.sums.weight > 0, rate, 1), 0).astype(scale.dtype)
     mean = jax.tree.map(lambda old, new: old + share * (scale * new - old), state.sums, sums)
-    model = choose(seen, model.maximise(mean.statistics), model)
-    objective = scale * sums.evidence
-    return model, EMState(mean, objective, state.stopped), {"objective": objective, "stopped": state.stopped}
+    after, objective = model.maximise(mean.statistics), scale * sums.evidence
+    good = jnp.isfinite(objective) & all_finite((after, mean))
+    model, mean = choose(seen & good, after, model), choose(good, mean, state.sums)
+    state = EMState(mean, objective, state.stopped, state.undone + ~good)
+    return model, state, _report(objective, state)
 
 
 def in_blocks(model: AbstractConjugate, batch: Row, block: int) -> Sums:
