@@ -1,0 +1,41 @@
+"""What went wrong with a fit, words first: collapsed latents, gaps of q, noise, overfitting, samples, imputations."""
+
+from ravine.diagnose.diagnosis import Effort, diagnose
+from ravine.diagnose.gaps import Gaps, Search, inference_gaps, no_gaps
+from ravine.diagnose.importance import ImportanceTail, importance_tail, pareto_k, pareto_shape
+from ravine.diagnose.imputation import ImputationCalibration, imputation_calibration
+from ravine.diagnose.latents import LatentUse, latent_use
+from ravine.diagnose.likelihoods import Generalisation, OddRows, generalisation, odd_rows
+from ravine.diagnose.noise import GradientNoise, PartNoise, gradient_noise
+from ravine.diagnose.samples import Copies, TwoSample, copies, two_sample
+from ravine.diagnose.words import Diagnosis, Finding
+
+__all__ = [
+    "Copies",
+    "Diagnosis",
+    "Effort",
+    "Finding",
+    "Gaps",
+    "Generalisation",
+    "GradientNoise",
+    "ImportanceTail",
+    "ImputationCalibration",
+    "LatentUse",
+    "OddRows",
+    "PartNoise",
+    "Search",
+    "TwoSample",
+    "copies",
+    "diagnose",
+    "generalisation",
+    "gradient_noise",
+    "importance_tail",
+    "imputation_calibration",
+    "inference_gaps",
+    "latent_use",
+    "no_gaps",
+    "odd_rows",
+    "pareto_k",
+    "pareto_shape",
+    "two_sample",
+]
