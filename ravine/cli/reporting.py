@@ -1,0 +1,123 @@
+"""The command that writes a report on a fit, and what the folder of a run tells about where its rows came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from ravine._check import require, translated
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ravine.data import Dataset
+    from ravine.estimator import LatentVariableModel
+    from ravine.report import Origin
+
+METRICS = "metrics.jsonl"
+
+
+def report(
+    folder: Path, data: str | None = None, /, *, out: Annotated[Path | None, Parameter(show_default=False)] = None
+) -> None:
+    """Write a report on a fit: one HTML file that opens without a network.
+
+    Parameters
+    ----------
+    folder
+        A folder written by `ravine fit --out`.
+    data
+        Rows to report on, name or path; those that the fit kept for its test unless given.
+    out
+        The file to write; report.html in the folder unless given.
+    """
+    from ravine.cli.work import opened
+    from ravine.report import report as write
+
+    model = opened(folder)
+    remember(model, folder)
+    rows, labels, unseen, origin = asked(model, folder, data)
+    path = write(model, rows, out or folder / "report.html", labels=labels, unseen=unseen, origin=origin)
+    print(f"{path}: {path.stat().st_size / 1024:.0f} KB")
+
+
+def remember(model: LatentVariableModel, folder: Path) -> None:
+    """Give a loaded model the history and the training time that its folder holds."""
+    path = folder / METRICS
+    if not path.exists():
+        return
+    with translated(str(path), "one JSON object in a line", "remove the file, or fit again"):
+        history = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        seconds = float(history[-1]["seconds"]) if history else None
+    if seconds is not None:
+        model.history_, model.seconds_ = history, seconds
+
+
+def asked(
+    model: LatentVariableModel, folder: Path, data: str | None
+) -> tuple[Any, np.ndarray | None, bool | None, Origin]:
+    """The rows to report on, their labels, whether the fit has not seen them, and where it got its own from.
+
+    Raises
+    ------
+    ValueError
+        When no data are named and the folder does not say which they were, or they have changed since the fit.
+    """
+    from ravine.checkpoint import load_record
+    from ravine.cli.work import rows_of
+    from ravine.data import load_dataset
+    from ravine.report import Origin
+
+    numbers = load_record(folder).get("numbers", {})
+    origin = Origin(numbers.get("data"), None, str(folder), numbers.get("checksum"))
+    if data is not None and data != origin.data:
+        dataset = load_dataset(data)
+        return rows_of(data, model), _labels(dataset, dataset.test is not None), None, origin
+    do = f"name the rows: ravine report {folder} DATA"
+    require(origin.data, str(folder), "a record that names the data", "none", do)
+    dataset = load_dataset(str(origin.data))
+    same = origin.checksum == dataset.checksum
+    require(same, f"the data {dataset.name}", "the rows that were fitted", "others", "fit again")
+    return _own(model, dataset, origin)
+
+
+def _own(
+    model: LatentVariableModel, dataset: Dataset, origin: Origin
+) -> tuple[Any, np.ndarray | None, bool | None, Origin]:
+    """The rows that the fit kept for its test; where it kept none, those that it was fitted to."""
+    from ravine.cli.diagnosis import divided
+
+    train, held_out = divided(dataset, model)
+    if dataset.test is not None:
+        return held_out, _labels(dataset, True), True, origin
+    share = 1 - model.schema_.rows / len(dataset.train)
+    origin = dataclasses.replace(origin, test_size=_rounded(share, len(dataset.train)))
+    if held_out is None:
+        return train, _labels(dataset, False), False, origin
+    places = _held_out_places(dataset, share, int(model.random_state))
+    labels = _labels(dataset, False)
+    return held_out, None if labels is None else labels[places], True, origin
+
+
+def _held_out_places(dataset: Dataset, share: float, seed: int) -> np.ndarray:
+    """Where the rows that were kept for the test are in the data."""
+    import numpy as np
+
+    from ravine.cli.work import split
+
+    numbered = dataclasses.replace(dataset, train=np.arange(len(dataset.train))[:, None])
+    return split(numbered, share, seed)[1][:, 0]
+
+
+def _labels(dataset: Dataset, of_test: bool) -> np.ndarray | None:
+    return None if dataset.labels is None else dataset.labels[int(of_test)]
+
+
+def _rounded(share: float, rows: int) -> float:
+    """The shortest share that keeps as many rows for the test."""
+    kept = round(share * rows)
+    return next((short for digits in range(1, 9) if round((short := round(share, digits)) * rows) == kept), share)
