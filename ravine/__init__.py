@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from ravine.recipes.factor_analysis import FactorAnalysis as FactorAnalysis
     from ravine.recipes.factor_analysis import VariationalFactorAnalysis as VariationalFactorAnalysis
     from ravine.recipes.gaussian_mixture import GaussianMixture as GaussianMixture
+    from ravine.recipes.miwae import MIWAE as MIWAE
     from ravine.recipes.vae import VAE as VAE
     from ravine.registry import load as load
+    from ravine.report import report as report
     from ravine.train import Stage as Stage
 
 _HOMES = {
+    "MIWAE": "ravine.recipes.miwae",
     "VAE": "ravine.recipes.vae",
     "Evaluation": "ravine.evaluation",
     "FactorAnalysis": "ravine.recipes.factor_analysis",
@@ -41,6 +44,7 @@ _HOMES = {
     "load": "ravine.registry",
     "load_dataset": "ravine.data",
     "read_table": "ravine.data",
+    "report": "ravine.report",
 }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

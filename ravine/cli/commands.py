@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 import ravine
+from ravine.cli.diagnosis import diagnose
+from ravine.cli.reporting import report
 
 app = App(
     name="ravine",
@@ -17,6 +19,9 @@ app = App(
     help_format="plaintext",  # markdown would double the time to the first word
     suppress_keyboard_interrupt=False,
 )
+
+app.command(diagnose)
+app.command(report)
 
 Set = Annotated[list[str] | None, Parameter(name="--set", negative=(), consume_multiple=False)]
 Json = Annotated[bool, Parameter(name="--json", negative=())]

@@ -18,6 +18,7 @@ from ravine.registry.names import fits, hint_text, hints, suited, unknown
 RECIPES: Mapping[str, tuple[str, str]] = {
     "factor-analysis": ("ravine.recipes.factor_analysis", "FactorAnalysis"),
     "gaussian-mixture": ("ravine.recipes.gaussian_mixture", "GaussianMixture"),
+    "miwae": ("ravine.recipes.miwae", "MIWAE"),
     "vae": ("ravine.recipes.vae", "VAE"),
     "variational-factor-analysis": ("ravine.recipes.factor_analysis", "VariationalFactorAnalysis"),
 }

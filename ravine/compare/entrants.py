@@ -1,0 +1,152 @@
+"""Who takes part: recipes as they come or by name, and the baselines that every table needs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from ravine._check import complaint, require, shown
+from ravine._spell import kebab, spell
+from ravine._tree import parameter_count
+from ravine.compare.chow_liu import ChowLiu
+from ravine.compare.reading import Reading, fields_for, reading_of_data, schema_of, values_of, variables
+from ravine.core import LogLikelihood
+from ravine.data import AnySchema
+from ravine.estimator import LatentVariableModel
+from ravine.recipes.gaussian_mixture import GaussianMixture
+from ravine.recipes.latent_class import LatentClass
+from ravine.registry import made, recipe
+
+BASELINES = ("independent", "gaussian", "chow-liu")
+REAL = ("gaussian-mixture", "factor-analysis", "vae")
+DISCRETE = ("latent-class", "vae")
+
+
+class Entrant(Protocol):
+    """What is asked of everybody who takes part."""
+
+    schema_: AnySchema
+
+    def fit(self, X: Any) -> Any:
+        """Learn from rows."""
+        ...
+
+    def log_likelihood(self, X: Any) -> LogLikelihood:
+        """log p(x) per row in nats."""
+        ...
+
+
+@dataclass(eq=False)
+class TreeOfColumns:
+    """`ChowLiu` for the rows of a user: numbers are cut into intervals, log p is in the user's units."""
+
+    reading: Reading
+
+    def fit(self, X: Any) -> Self:
+        """Learn the tree; rows with holes count where they are observed."""
+        drawn = self.reading.get("binarise") == "dynamic"
+        do = "leave the baseline out, or use binarise='threshold'"
+        require(not drawn, "chow-liu", "cells that stay as they are", "binarise='dynamic'", do)
+        self.schema_ = schema_of(X, self.reading)
+        values, _ = values_of(X, self.schema_)
+        self.tree_ = ChowLiu.fit(values, variables(self.schema_, values))
+        return self
+
+    def log_likelihood(self, X: Any) -> LogLikelihood:
+        """log p(x) per row in nats, exact."""
+        values, log_det = values_of(X, self.schema_)
+        return LogLikelihood(self.tree_.log_prob(values) + log_det, np.zeros(len(values)), "exact", "tree")
+
+
+def parameters(fitted: Any) -> int:
+    """How many numbers were learned."""
+    return fitted.tree_.parameters if isinstance(fitted, TreeOfColumns) else parameter_count(fitted.model_)
+
+
+def fresh(entrant: Any) -> Any:
+    """An unfitted copy; what was given is never touched."""
+    if isinstance(entrant, TreeOfColumns):
+        return TreeOfColumns(entrant.reading)
+    return again(entrant)
+
+
+def again(estimator: LatentVariableModel, **changed: Any) -> LatentVariableModel:
+    """The same recipe with some fields changed; a stream of random numbers is copied, not shared."""
+    fields = estimator.get_params(deep=False)
+    fields["random_state"] = copy.deepcopy(fields["random_state"])
+    return type(estimator)(**fields | changed)
+
+
+def entrants(X: Any, recipes: Any, columns: Any, seed: int) -> dict[str, LatentVariableModel]:
+    """Label to unfitted recipe, with a seed and the declared columns where the recipe says nothing of them.
+
+    A name, or None for those that suit the data, stands for a recipe as it is by default, reading the data as they
+    look; an estimator reads them as it was told to.
+
+    Raises
+    ------
+    ValueError
+        When there is no such recipe, something else was given, or a label is taken.
+    """
+    if isinstance(recipes, (str, LatentVariableModel)):
+        recipes = [recipes]
+    reading = reading_of_data(X, columns)
+    chosen = suited(X, reading) if recipes is None else recipes
+    labelled = chosen.items() if isinstance(chosen, Mapping) else _labelled(chosen)
+    found: dict[str, LatentVariableModel] = {}
+    for label, one in labelled:
+        do = "give it another label: a mapping {label: estimator}"
+        free = label not in found and label not in BASELINES
+        require(free, "recipes", "labels that are not taken", shown(label), do)
+        found[str(label)] = _ready(named(one, reading, X) if isinstance(one, str) else one, columns, seed)
+    return found
+
+
+def suited(X: Any, reading: Reading) -> tuple[str, ...]:
+    """The names of the recipes that are compared unless others are chosen."""
+    return REAL if schema_of(X, reading).kind == "real" else DISCRETE
+
+
+def named(name: str, reading: Reading, X: Any, settings: Mapping[str, Any] | None = None) -> LatentVariableModel:
+    """A recipe by its name that reads the rows so, with some fields chosen; raises when there is none such."""
+    return made(name, settings or {}, **fields_for(recipe(name), reading, X))
+
+
+def _ready(one: Any, columns: Any, seed: int) -> LatentVariableModel:
+    if not isinstance(one, LatentVariableModel):
+        raise complaint("recipes", "estimators of Ravine, or names of recipes", shown(one), "see `ravine list`")
+    changed: dict[str, Any] = {"progress": bool(one.progress)}
+    if one.random_state is None:
+        changed["random_state"] = seed
+    if columns is not None and one.columns is None:
+        changed["columns"] = columns
+    return again(one, **changed)
+
+
+def _labelled(recipes: Iterable[Any]) -> list[tuple[str, Any]]:
+    """The name of each recipe, with the fields in which it differs from another of the same name."""
+    listed = list(recipes)
+    names = [one if isinstance(one, str) else kebab(type(one).__name__) for one in listed]
+    found = []
+    for name, one in zip(names, listed, strict=True):
+        alike = [other for n, other in zip(names, listed, strict=True) if n == name and not isinstance(other, str)]
+        found.append((name if len(alike) < 2 or isinstance(one, str) else f"{name}({_differing(one, alike)})", one))
+    return found
+
+
+def _differing(one: Any, alike: list[Any]) -> str:
+    texts = [{field: spell(v) for field, v in other.get_params(deep=False).items()} for other in [one, *alike]]
+    fields = [field for field, text in texts[0].items() if any(other[field] != text for other in texts)]
+    return ", ".join(f"{field}={texts[0][field]}" for field in fields)
+
+
+def baselines(X: Any, reading: Reading, seed: int) -> dict[str, Any]:
+    """Label to unfitted baseline: independent columns, one Gaussian, and a tree of columns."""
+    common: dict[str, Any] = {"random_state": seed, "progress": False}
+    apart = LatentClass(components=1, **common, **fields_for(LatentClass, reading, X))
+    gaussian = GaussianMixture(components=1, standardise=True, **common, **fields_for(GaussianMixture, reading, X))
+    return {"independent": apart, "gaussian": gaussian, "chow-liu": TreeOfColumns(reading)}

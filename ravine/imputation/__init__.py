@@ -1,0 +1,23 @@
+"""Holes as an analyst meets them: what is missing together, how sure a filled cell is, and completed tables to pool.
+
+`intervals` says how far a missing cell may be from its imputation when the fitted parameters are taken as known.
+`multiple_impute` draws the parameters too, so that an analysis run on every completed table and pooled by `pool` has
+honest standard errors. `missing_patterns` counts which columns are missing together.
+"""
+
+from ravine.imputation.intervals import cell_quantile, intervals
+from ravine.imputation.multiple import multiple_impute, refitted, resample
+from ravine.imputation.patterns import MissingPatterns, missing_patterns
+from ravine.imputation.pooling import Pooled, pool
+
+__all__ = [
+    "MissingPatterns",
+    "Pooled",
+    "cell_quantile",
+    "intervals",
+    "missing_patterns",
+    "multiple_impute",
+    "pool",
+    "refitted",
+    "resample",
+]

@@ -1,0 +1,30 @@
+"""What imputation needs to know of a fitted estimator."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from ravine._jax import Precision
+from ravine.core import Row
+from ravine.data import AnySchema
+from ravine.fitting import Recipe
+
+
+class Imputer(Recipe, Protocol):
+    """What imputation needs to know of a fitted estimator."""
+
+    model_: Any
+    schema_: AnySchema
+    particles: int
+    precision: Precision
+
+    def _ready(self, X: Any) -> np.ndarray: ...
+
+    def _row(self, values: np.ndarray, weight: np.ndarray | None = None) -> Row: ...
+
+    def _key(self) -> PRNGKeyArray: ...
+
+    def _outward(self, values: np.ndarray) -> np.ndarray: ...
