@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from ravine.recipes.factor_analysis import FactorAnalysis as FactorAnalysis
     from ravine.recipes.factor_analysis import VariationalFactorAnalysis as VariationalFactorAnalysis
     from ravine.recipes.gaussian_mixture import GaussianMixture as GaussianMixture
+    from ravine.recipes.latent_class import LatentClass as LatentClass
     from ravine.recipes.miwae import MIWAE as MIWAE
+    from ravine.recipes.mixed_factor_analysis import MixedFactorAnalysis as MixedFactorAnalysis
     from ravine.recipes.vae import VAE as VAE
     from ravine.registry import load as load
     from ravine.report import report as report
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "MIWAE": "ravine.recipes.miwae",
+    "LatentClass": "ravine.recipes.latent_class",
+    "MixedFactorAnalysis": "ravine.recipes.mixed_factor_analysis",
     "VAE": "ravine.recipes.vae",
     "Evaluation": "ravine.evaluation",
     "FactorAnalysis": "ravine.recipes.factor_analysis",

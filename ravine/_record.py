@@ -58,8 +58,8 @@ def wants_table(recipe: Any, X: Any) -> bool:
 
 def table_of(recipe: Any, X: Any) -> TableSchema:
     """How the columns are seen, one by one; refused when the model of the recipe cannot hold them."""
-    schema = TableSchema.infer(X, recipe.columns)
-    do = "choose a recipe for mixed tables, such as vae, or declare the columns: columns={name: 'numeric'}"
+    schema = TableSchema.infer(X, recipe.columns, recipe.dequantise)
+    do = "set dequantise='uniform' for a lower bound, choose a recipe for mixed tables, such as vae, or declare columns"
     able = f"{' or '.join(recipe.kinds)} cells"
     require(schema.kind in recipe.kinds, f"{type(recipe).__name__}, the data", able, schema.describe(), do)
     return schema

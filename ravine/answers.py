@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, cast
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray
@@ -85,8 +87,11 @@ class Answers(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             means = verbs.decoded_mean(
                 cast(AbstractDirected, self.model_), latents.astype(self.precision), self._latent_like()
             )
-        codes = self._outward(self.schema_.decode(means) - self._noise_mean())
-        return self.schema_.frame(codes) if isinstance(self.schema_, TableSchema) else codes.astype(latents.dtype)
+        codes = self._outward(self.schema_.decode(means))
+        if isinstance(self.schema_, TableSchema):
+            return self.schema_.frame(codes)
+        noise = 0.5 if self.schema_.dequantise == "uniform" else 0.0
+        return (codes - noise).astype(latents.dtype)
 
     def reconstruct(self, X: Any) -> Any:
         """Every row as the model expects it, given the posterior mean of its latents."""
@@ -149,7 +154,11 @@ class Answers(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         return validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", reset=reset)
 
     def _row(self, values: np.ndarray, weight: np.ndarray | None = None) -> Row:
-        return rows_of(values, self.schema_, weight=weight, dtype=np.dtype(self.precision))
+        """The rows as the model sees them: with a mask where it learned from one, so that they are computed alike."""
+        row = rows_of(values, self.schema_, weight=weight, dtype=np.dtype(self.precision))
+        if row.mask is None and self.schema_.holes:
+            return dataclasses.replace(row, mask=jnp.ones(row.x.shape, bool))
+        return row
 
     def _key(self) -> PRNGKeyArray:
         return key_from_words(self._key_words)
@@ -167,10 +176,6 @@ class Answers(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     def _outward(self, values: np.ndarray) -> np.ndarray:
         """One vector a row, whatever the shape of a row is to the model."""
         return values.reshape(*values.shape[: values.ndim - len(self.schema_.shape)], -1)
-
-    def _noise_mean(self) -> float:
-        """What the noise of dequantisation adds to a cell on average."""
-        return 0.5 if self.schema_.dequantise == "uniform" else 0.0
 
 
 class Clusters:

@@ -111,6 +111,20 @@ def test_links_start_near_the_mean(link, each, law):
 
 
 @LINK
+def test_links_tell_which_numbers_place_the_law(link, each, law):
+    """Moved alone, one of them moves the mean of its own cell, or of its own categorical, and always up."""
+    shape, raw = (2, 3), link.start(jnp.full((2, 3), 1 / 3))
+    places = link.locations(shape)
+    base = link(raw, shape).mean()
+    assert len(places) == (2 if law is OneHot and isinstance(link, Ordered) else 6)
+    for i, place in enumerate(places):
+        moved = np.asarray(link(raw.at[place].add(0.5), shape).mean() - base)
+        row = i if isinstance(link, Ordered) else i // 3
+        assert np.abs(moved[1 - row]).max() == 0
+        assert moved[row, -1] > 0 if isinstance(link, Ordered) else moved.ravel()[i] > 0
+
+
+@LINK
 def test_links_of_one_form_are_equal(link, each, law):
     copy = jax.tree.unflatten(jax.tree.structure(link), jax.tree.leaves(link))
     assert jax.tree.structure(copy) == jax.tree.structure(link)

@@ -19,6 +19,8 @@ from ravine.models.families import Diagonal, Full, Given
 RECIPES = {
     "VAE": rv.VAE(steps=3, hidden=(4,), latents=2),
     "MIWAE": rv.MIWAE(steps=3, hidden=(4,), latents=2, particles=20),
+    "LatentClass": rv.LatentClass(steps=3),
+    "MixedFactorAnalysis": rv.MixedFactorAnalysis(steps=3, hidden=(4,), particles=20),
     "GaussianMixture": rv.GaussianMixture(),
     "FactorAnalysis": rv.FactorAnalysis(),
     "VariationalFactorAnalysis": rv.VariationalFactorAnalysis(steps=3),
@@ -32,6 +34,8 @@ BATCHES = "a repeated row meets other noise and another batch than a weight of 2
 EXPECTED_FAILURES = {
     "VAE": {WEIGHTS: BATCHES},
     "MIWAE": {WEIGHTS: BATCHES},
+    "LatentClass": {WEIGHTS: BATCHES},
+    "MixedFactorAnalysis": {WEIGHTS: BATCHES},
     "VariationalFactorAnalysis": {WEIGHTS: BATCHES},
     "GaussianMixture": {WEIGHTS: "the rows that found the components are drawn from another list"},
     "FactorAnalysis": {},

@@ -9,21 +9,20 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from ravine._check import complaint, require, shown
-from ravine._spell import kebab, spell
+from ravine._check import require, shown
+from ravine._spell import kebab
 from ravine._tree import parameter_count
 from ravine.compare.chow_liu import ChowLiu
 from ravine.compare.reading import Reading, fields_for, reading_of_data, schema_of, values_of, variables
 from ravine.core import LogLikelihood
 from ravine.data import AnySchema
 from ravine.estimator import LatentVariableModel
-from ravine.recipes.gaussian_mixture import GaussianMixture
-from ravine.recipes.latent_class import LatentClass
 from ravine.registry import made, recipe
 
 BASELINES = ("independent", "gaussian", "chow-liu")
 REAL = ("gaussian-mixture", "factor-analysis", "vae")
 DISCRETE = ("latent-class", "vae")
+INDEPENDENT_STEPS = 1_000
 
 
 class Entrant(Protocol):
@@ -117,8 +116,7 @@ def named(name: str, reading: Reading, X: Any, settings: Mapping[str, Any] | Non
 
 
 def _ready(one: Any, columns: Any, seed: int) -> LatentVariableModel:
-    if not isinstance(one, LatentVariableModel):
-        raise complaint("recipes", "estimators of Ravine, or names of recipes", shown(one), "see `ravine list`")
+    _check(one)
     changed: dict[str, Any] = {"progress": bool(one.progress)}
     if one.random_state is None:
         changed["random_state"] = seed
@@ -127,26 +125,38 @@ def _ready(one: Any, columns: Any, seed: int) -> LatentVariableModel:
     return again(one, **changed)
 
 
+def _check(one: Any) -> None:
+    good = isinstance(one, (str, LatentVariableModel))
+    require(good, "recipes", "estimators of Ravine, or names of recipes", shown(one), "see `ravine list`")
+
+
 def _labelled(recipes: Iterable[Any]) -> list[tuple[str, Any]]:
     """The name of each recipe, with the fields in which it differs from another of the same name."""
     listed = list(recipes)
+    for one in listed:
+        _check(one)
     names = [one if isinstance(one, str) else kebab(type(one).__name__) for one in listed]
     found = []
     for name, one in zip(names, listed, strict=True):
         alike = [other for n, other in zip(names, listed, strict=True) if n == name and not isinstance(other, str)]
-        found.append((name if len(alike) < 2 or isinstance(one, str) else f"{name}({_differing(one, alike)})", one))
+        found.append((name if isinstance(one, str) else name + _differing(one, alike), one))
     return found
 
 
 def _differing(one: Any, alike: list[Any]) -> str:
-    texts = [{field: spell(v) for field, v in other.get_params(deep=False).items()} for other in [one, *alike]]
+    texts = [{field: shown(v, 40) for field, v in other.get_params(deep=False).items()} for other in [one, *alike]]
     fields = [field for field, text in texts[0].items() if any(other[field] != text for other in texts)]
-    return ", ".join(f"{field}={texts[0][field]}" for field in fields)
+    return f"({', '.join(f'{field}={texts[0][field]}' for field in fields)})" if fields else ""
 
 
 def baselines(X: Any, reading: Reading, seed: int) -> dict[str, Any]:
     """Label to unfitted baseline: independent columns, one Gaussian, and a tree of columns."""
-    common: dict[str, Any] = {"random_state": seed, "progress": False}
-    apart = LatentClass(components=1, **common, **fields_for(LatentClass, reading, X))
-    gaussian = GaussianMixture(components=1, standardise=True, **common, **fields_for(GaussianMixture, reading, X))
-    return {"independent": apart, "gaussian": gaussian, "chow-liu": TreeOfColumns(reading)}
+    common = {"components": 1, "standardise": True, "random_state": seed, "progress": False}
+    apart, joint = recipe("latent-class"), recipe("gaussian-mixture")
+    # one class cannot fit too closely: it learns from all rows, and needs fewer steps than several
+    quick = {"validation": 0.0, "steps": INDEPENDENT_STEPS}
+    return {
+        "independent": apart(**common, **quick, **fields_for(apart, reading, X)),
+        "gaussian": joint(**common, **fields_for(joint, reading, X)),
+        "chow-liu": TreeOfColumns(reading),
+    }

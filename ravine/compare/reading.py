@@ -130,8 +130,6 @@ def values_of(X: Any, schema: AnySchema) -> tuple[np.ndarray, np.ndarray]:
     return np.column_stack(made), log_det
 
 
-
-
 def column_names(X: Any, width: int) -> list[str]:
     """The names of the columns of the user's rows."""
     return [str(name) for name in X.columns] if is_frame(X) else [f"x{j}" for j in range(width)]

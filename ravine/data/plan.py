@@ -16,6 +16,7 @@ Dequantisation = Literal["none", "uniform"]
 Measure = Literal["counting", "lebesgue", "mixed"]
 
 MOST_LEVELS = 2**24
+EDGE = 1e-4  # share of a level by which single precision may miss its lower edge
 
 
 class Treatment(TypedDict, total=False):

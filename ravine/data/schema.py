@@ -15,7 +15,7 @@ import numpy as np
 from ravine._check import complaint, require, shown, translated, whole
 from ravine.data.arrays import as_table, blocks, column_names, first, image_axes, refuse_infinite, summarise
 from ravine.data.draws import Binarise, Dequantise
-from ravine.data.plan import Binarisation, Dequantisation, Kind, Measure, Treatment, check_fields, fitted, plan
+from ravine.data.plan import EDGE, Binarisation, Dequantisation, Kind, Measure, Treatment, check_fields, fitted, plan
 from ravine.dist import AbstractLink, Bits, Counts, HeavyTailed, Levels, Real, UnitInterval
 
 # The links that serve cells of a kind; the first one does unless a recipe chooses.
@@ -25,7 +25,6 @@ LINKS = {
     "count": (Counts,),
     "real": (Real, HeavyTailed, UnitInterval),
 }
-EDGE = 1e-4  # share of a level by which single precision may miss its lower edge
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -12,10 +13,22 @@ from typing import Any, ClassVar, Union
 import numpy as np
 
 from ravine._check import require, shown
-from ravine.data.columns import AbstractColumn, Binary, Category, Constant, Count, Numeric, from_json, to_json
+from ravine.data.columns import (
+    AbstractColumn,
+    Binary,
+    Category,
+    Constant,
+    Count,
+    Dequantised,
+    Numeric,
+    as_real,
+    from_json,
+    to_json,
+)
+from ravine.data.draws import Dequantise
 from ravine.data.frames import Given, given, is_frame, series
 from ravine.data.inference import infer, wishes
-from ravine.data.plan import Measure
+from ravine.data.plan import Dequantisation, Measure
 from ravine.data.schema import Schema
 from ravine.dist import AbstractLink, HeavyTailed, MixedLink, Real
 
@@ -57,7 +70,6 @@ class TableSchema:
 
     levels: ClassVar[int] = 0
     binarise: ClassVar[str] = "none"
-    dequantise: ClassVar[str] = "none"
     image_shape: ClassVar[None] = None
     image: ClassVar[bool] = False
 
@@ -66,12 +78,15 @@ class TableSchema:
         require(self.width, "the table", "a column to be modelled", "constants and identifiers only", do)
 
     @classmethod
-    def infer(cls, X: Any, columns: Mapping[Any, Any] | None = None) -> TableSchema:
+    def infer(
+        cls, X: Any, columns: Mapping[Any, Any] | None = None, dequantise: Dequantisation = "none"
+    ) -> TableSchema:
         """Look at the training data, a data frame or an array, and decide what each column holds.
 
         Parameters
         ----------
         columns : kinds that are known better, by name: ``{"visits": "count", "size": ("ordinal", ["S", "M", "L"])}``.
+        dequantise : ``"uniform"`` shows a model of reals the whole codes of discrete columns, with noise added.
 
         Raises
         ------
@@ -85,7 +100,14 @@ class TableSchema:
         require(not twice, "the columns", "distinct names", f"{shown(twice[:1])} twice", "rename one")
         wanted = wishes(columns, names)
         made = tuple(infer(column, wanted.get(column.name)) for column in found)
+        if dequantise == "uniform":
+            made = tuple(as_real(column, column.code(cells.cells)) for column, cells in zip(made, found, strict=True))
         return cls(made, is_frame(X), any(column.missing().any() for column in found), len(X))
+
+    @property
+    def dequantise(self) -> Dequantisation:
+        """``uniform`` when some column of whole codes is seen with noise, so that a likelihood is a lower bound."""
+        return "uniform" if any(isinstance(column, Dequantised) for column in self.columns) else "none"
 
     @property
     def kind(self) -> str:
@@ -144,7 +166,7 @@ class TableSchema:
         made = np.empty((len(X), len(want)))
         for j, (column, cells) in enumerate(zip(self.columns, found, strict=True)):
             made[:, j] = column.code(cells.cells)
-            if isinstance(column, (Binary, Category)):
+            if _levels(column):
                 _warn_of_unseen(cells, made[:, j])
         return made
 
@@ -214,8 +236,12 @@ class TableSchema:
                 shapes.append(column.shape() or (1,))
         return MixedLink(tuple(links), tuple(places), tuple(shapes))
 
-    def draw(self) -> None:
-        """There is no random part in reading a table."""
+    def draw(self) -> Dequantise | None:
+        """The noise on the cells of dequantised columns; None when there are none."""
+        if self.dequantise == "none":
+            return None
+        scales = (c.scale if isinstance(c, Dequantised) else math.inf for c in self.columns for _ in range(c.width))
+        return Dequantise(1, tuple(scales))
 
     def frame(self, codes: np.ndarray, index: Any = None) -> Any:
         """The user's kind of table from codes ``(rows, columns)``: their data types, levels and order."""
@@ -227,8 +253,7 @@ class TableSchema:
         for column, values in zip(self.columns, codes.T, strict=True):
             known = ~np.isnan(values)
             cells = column.value(np.where(known, values, 0.0))
-            levels = column.levels if isinstance(column, (Binary, Category)) else None
-            made[column.name] = series(cells, known, column.dtype, levels or ())
+            made[column.name] = series(cells, known, column.dtype, _levels(column))
         frame = pandas.DataFrame(made)
         return frame if index is None else frame.set_axis(index, axis=0)
 
@@ -249,9 +274,13 @@ class TableSchema:
 
     def describe(self) -> str:
         """One line: how many columns of which kind."""
-        counts = Counter(column.kind for column in self.columns)
+        plain = (column.of if isinstance(column, Dequantised) else column for column in self.columns)
+        counts = Counter(column.kind for column in plain)
         parts = [f"{n} {kind}" + ("" if _modelled(kind) else " (not modelled)") for kind, n in sorted(counts.items())]
-        return f"{len(self.columns)} columns: {', '.join(parts)}" + (", with missing values" if self.holes else "")
+        noise = ", whole numbers dequantised" if self.dequantise != "none" else ""
+        return f"{len(self.columns)} columns: {', '.join(parts)}{noise}" + (
+            ", with missing values" if self.holes else ""
+        )
 
     def lines(self) -> list[str]:
         """A line for each column: its name and kind."""
@@ -294,6 +323,12 @@ def _kept(given: Any, filled: Any) -> Any:
     return given.where(~holes, filled)
 
 
+def _levels(column: AbstractColumn) -> tuple[Any, ...]:
+    """The levels of a column that has such, dequantised or not."""
+    column = column.of if isinstance(column, Dequantised) else column
+    return column.levels if isinstance(column, (Binary, Category)) else ()
+
+
 def _modelled(kind: str) -> bool:
     return kind not in ("constant", "identifier")
 
@@ -308,7 +343,7 @@ def _warn_of_unseen(column: Given, codes: np.ndarray) -> None:
 
 def _numbers(column: AbstractColumn, codes: np.ndarray) -> np.ndarray:
     """The cells of a column that was given as numbers."""
-    known = ~np.isnan(codes)
+    known, column = ~np.isnan(codes), column.of if isinstance(column, Dequantised) else column
     if isinstance(column, (Numeric, Count)) and not isinstance(column, Constant):
         return codes
     return np.where(known, np.asarray(column.value(np.where(known, codes, 0.0)), float), np.nan)

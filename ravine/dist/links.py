@@ -49,6 +49,10 @@ class AbstractLink(eqx.Module):
     def start(self, mean: Float[Array, "..."]) -> Float[Array, " size"]:
         """Numbers whose law has about this mean: where a network's output bias should start."""
 
+    def locations(self, shape: Shape) -> tuple[int, ...]:
+        """Which of the numbers say where the law lies, the others being scales and shapes: the first of each cell."""
+        return tuple(range(math.prod(shape)))
+
 
 class Bits(AbstractLink):
     """Binary cells: one logit each.

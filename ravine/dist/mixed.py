@@ -149,6 +149,13 @@ class MixedLink(AbstractLink):
         parts = zip(self.links, self.places, self.shapes, strict=True)
         return jnp.concatenate([link.start(mean[np.asarray(at, int)].reshape(shape)) for link, at, shape in parts])
 
+    def locations(self, shape: Shape) -> tuple[int, ...]:
+        """Those of the links, each counted from where its numbers begin."""
+        self._fits(shape)
+        starts = np.cumsum([0, *self._sizes()])[:-1].tolist()
+        parts = zip(self.links, self.shapes, starts, strict=True)
+        return tuple(at + place for link, inner, at in parts for place in link.locations(inner))
+
     def _sizes(self) -> list[int]:
         return [link.size(shape) for link, shape in zip(self.links, self.shapes, strict=True)]
 

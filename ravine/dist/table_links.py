@@ -67,6 +67,10 @@ class Ordered(AbstractLink):
         numbers = [jnp.zeros_like(mean[..., :1]), cuts[..., :1], _softplus_inverse(gaps)]
         return jnp.concatenate(numbers, axis=-1).ravel()
 
+    def locations(self, shape: Shape) -> tuple[int, ...]:
+        """The location; cuts are what the classes have in common."""
+        return tuple(range(0, math.prod(shape), shape[-1]))
+
 
 class Overdispersed(AbstractLink):
     """Counts that vary more than a Poisson count: a log mean and a log dispersion each.

@@ -5,18 +5,22 @@
 honest standard errors. `missing_patterns` counts which columns are missing together.
 """
 
-from ravine.imputation.intervals import cell_quantile, intervals
+from ravine.imputation.intervals import Interval, cell_quantile, imputed_interval, intervals
 from ravine.imputation.multiple import multiple_impute, refitted, resample
+from ravine.imputation.named import named_tables
 from ravine.imputation.patterns import MissingPatterns, missing_patterns
 from ravine.imputation.pooling import Pooled, pool
 
 __all__ = [
+    "Interval",
     "MissingPatterns",
     "Pooled",
     "cell_quantile",
+    "imputed_interval",
     "intervals",
     "missing_patterns",
     "multiple_impute",
+    "named_tables",
     "pool",
     "refitted",
     "resample",

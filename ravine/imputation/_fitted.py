@@ -21,6 +21,10 @@ class Imputer(Recipe, Protocol):
     particles: int
     precision: Precision
 
+    def impute(self, X: Any, draws: int | None = None) -> Any:
+        """X with its missing cells filled."""
+        ...
+
     def _ready(self, X: Any) -> np.ndarray: ...
 
     def _row(self, values: np.ndarray, weight: np.ndarray | None = None) -> Row: ...

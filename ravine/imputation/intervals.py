@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ravine._check import require, shown, whole
+from ravine._containers import as_given
 from ravine._jax import precision
 from ravine._tree import row_keys
 from ravine.core import (
@@ -82,6 +83,41 @@ def intervals(fitted: Imputer, X: Any, level: float = 0.95, draws: int = DRAWS) 
             made = np.concatenate(parts, axis=1)
     made = np.where(_unordered(fitted.schema_, values.shape[1]), np.nan, made)
     return np.where(np.isnan(values), made, values)
+
+
+class Interval(NamedTuple):
+    """Low and high ends of intervals, each of the kind of table that was given."""
+
+    low: Any
+    high: Any
+
+
+def imputed_interval(fitted: Imputer, X: Any, level: float = 0.95, draws: int = DRAWS) -> Interval:
+    """The ends of `intervals` as two tables like X: data frames keep their columns, data types and index.
+
+    A missing cell of an unordered category stays missing in both.
+
+    Parameters
+    ----------
+    fitted, X, level, draws : as in `intervals`.
+
+    Raises
+    ------
+    ValueError
+        When the level is not between 0 and 1, or X does not fit the estimator.
+
+    Examples
+    --------
+    >>> from ravine.recipes.factor_analysis import FactorAnalysis
+    >>> X = np.random.default_rng(0).normal(size=(50, 3)).cumsum(axis=1)
+    >>> ends = imputed_interval(FactorAnalysis(latents=1, random_state=0).fit(X), [[0.5, np.nan, 1.0]], 0.9)
+    >>> ends.low.shape, bool(ends.low[0, 1] < ends.high[0, 1])
+    ((1, 3), True)
+    """
+    ends = intervals(fitted, X, level, draws)
+    if isinstance(fitted.schema_, TableSchema):
+        return Interval(*(fitted.schema_.filled(X, end) for end in ends))
+    return Interval(*(as_given(X, end.astype(fitted._ready(X).dtype)) for end in ends))
 
 
 def _ordered(ends: np.ndarray) -> np.ndarray:

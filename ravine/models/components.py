@@ -16,12 +16,8 @@ from ravine.core import AbstractDistribution, Row, Scalar
 Collect = Callable[[Float[Array, "n k"]], PyTree[Array]]
 
 
-class AbstractComponents(eqx.Module):
-    """k laws of one row, p(x | component), and how EM fits them.
-
-    A new family gives the law of one component, the exact density of the observed cells, and the statistics of one row.
-    `evaluate` may be `one_by_one` until matrix products are worth writing; the result must be the same.
-    """
+class AbstractLaws(eqx.Module):
+    """k laws of one row, p(x | component)."""
 
     @abc.abstractmethod
     def size(self) -> int:
@@ -29,7 +25,7 @@ class AbstractComponents(eqx.Module):
 
     @abc.abstractmethod
     def law(self, z: Float[Array, " k"]) -> AbstractDistribution:
-        """p(x | z) for a one-hot z; for a soft z parameters are averaged, so that the mean is linear in z."""
+        """p(x | z) for a one-hot z; for a soft z its mean is linear in z."""
 
     @abc.abstractmethod
     def given(self, row: Row) -> AbstractDistribution:
@@ -41,6 +37,14 @@ class AbstractComponents(eqx.Module):
     @abc.abstractmethod
     def log_prob_all(self, row: Row) -> Float[Array, " k"]:
         """log p(observed cells | component) for each of them, in nats."""
+
+
+class AbstractComponents(AbstractLaws):
+    """k laws of one row, and how EM fits them.
+
+    A new family gives the law of one component, the exact density of the observed cells, and the statistics of one row.
+    `evaluate` may be `one_by_one` until matrix products are worth writing; the result must be the same.
+    """
 
     @abc.abstractmethod
     def statistics(self, row: Row, share: Float[Array, " k"]) -> PyTree[Array]:

@@ -4,18 +4,59 @@ from __future__ import annotations
 
 from typing import Self
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ravine.core import AbstractConjugate, AbstractDirected, AbstractDistribution, Row, Scalar, weights
+from ravine.core import (
+    AbstractConjugate,
+    AbstractDirected,
+    AbstractDistribution,
+    AbstractTractable,
+    Row,
+    Scalar,
+    weights,
+)
 from ravine.dist import OneHot
-from ravine.models.components import AbstractComponents
+from ravine.models.components import AbstractComponents, AbstractLaws
 from ravine.models.laws import Held, MixtureLaw
 from ravine.posteriors import OneNode
 
 
-class Mixture(AbstractDirected, AbstractConjugate):
+class AbstractMixture(AbstractDirected, AbstractTractable):
+    """A class z, one of k, then a row of that class. The latent is one-hot, of shape (k,)."""
+
+    logits: eqx.AbstractVar[Float[Array, " k"]]
+    components: eqx.AbstractVar[AbstractLaws]
+
+    def __check_init__(self) -> None:
+        if jnp.shape(self.logits) != (self.components.size(),):
+            name, k = type(self).__name__, self.components.size()
+            raise ValueError(f"{name} of {k} components needs logits of shape ({k},), got {self.logits.shape}.")
+
+    def prior(self, context: PyTree = None) -> OneHot:
+        return OneHot(self.logits)
+
+    def likelihood(self, z: Float[Array, " k"], context: PyTree = None) -> AbstractDistribution:
+        return self.components.law(z)
+
+    def posterior(self, row: Row) -> OneNode:
+        joint = self._log_joint_all(row)
+        return OneNode(OneHot(joint - jax.nn.logsumexp(joint)))
+
+    def log_evidence(self, row: Row) -> Scalar:
+        return jnp.where(row.is_empty(), 0, jax.nn.logsumexp(self._log_joint_all(row)))
+
+    def conditional(self, row: Row) -> Held:
+        return Held.observed(MixtureLaw(self._log_joint_all(row), self.components.given(row)), row)
+
+    def _log_joint_all(self, row: Row) -> Float[Array, " k"]:
+        """log p(observed cells, class) for every class."""
+        return jax.nn.log_softmax(self.logits) + self.components.log_prob_all(row)
+
+
+class Mixture(AbstractMixture, AbstractConjugate):
     r"""A class z, one of k, then a row of that class: :math:`p(x) = \sum_c \pi_c\, p_c(x)`; all of it exact.
 
     .. math:: p(z = c \mid x) = \pi_c\, p_c(x) / p(x)
@@ -46,11 +87,6 @@ class Mixture(AbstractDirected, AbstractConjugate):
     logits: Float[Array, " k"]
     components: AbstractComponents
 
-    def __check_init__(self) -> None:
-        if jnp.shape(self.logits) != (self.components.size(),):
-            k = self.components.size()
-            raise ValueError(f"Mixture of {k} components needs logits of shape ({k},), got {self.logits.shape}.")
-
     @classmethod
     def from_responsibilities(
         cls, batch: Row, responsibilities: Float[Array, "n k"], components: AbstractComponents
@@ -63,22 +99,6 @@ class Mixture(AbstractDirected, AbstractConjugate):
         _, collect = components.evaluate(batch)
         before = cls(jnp.zeros(shares.shape[1], shares.dtype), components)
         return before.maximise((jnp.sum(shares, axis=0), collect(shares)))
-
-    def prior(self, context: PyTree = None) -> OneHot:
-        return OneHot(self.logits)
-
-    def likelihood(self, z: Float[Array, " k"], context: PyTree = None) -> AbstractDistribution:
-        return self.components.law(z)
-
-    def posterior(self, row: Row) -> OneNode:
-        joint = self._log_joint_all(row)
-        return OneNode(OneHot(joint - jax.nn.logsumexp(joint)))
-
-    def log_evidence(self, row: Row) -> Scalar:
-        return jnp.where(row.is_empty(), 0, jax.nn.logsumexp(self._log_joint_all(row)))
-
-    def conditional(self, row: Row) -> Held:
-        return Held.observed(MixtureLaw(self._log_joint_all(row), self.components.given(row)), row)
 
     def statistics(self, row: Row) -> tuple[PyTree[Array], Scalar]:
         share = jax.nn.softmax(self._log_joint_all(row))
@@ -101,7 +121,3 @@ class Mixture(AbstractDirected, AbstractConjugate):
 
     def log_penalty(self) -> Scalar:
         return self.components.log_penalty()
-
-    def _log_joint_all(self, row: Row) -> Float[Array, " k"]:
-        """log p(observed cells, class) for every class."""
-        return jax.nn.log_softmax(self.logits) + self.components.log_prob_all(row)

@@ -9,6 +9,7 @@ from ravine.nets.activations import softplus as softplus
 from ravine.nets.activations import tanh as tanh
 from ravine.nets.conv import ConvDecoder as ConvDecoder
 from ravine.nets.conv import ConvEncoder as ConvEncoder
+from ravine.nets.linear import LinearPredictor as LinearPredictor
 from ravine.nets.mlp import MLP as MLP
 from ravine.nets.mlp import ResBlock as ResBlock
 from ravine.nets.mlp import ResMLP as ResMLP

@@ -46,7 +46,10 @@ class MIWAE(LatentVariableModel):
         arXiv:2006.12871); then log p(x) is that of the observed cells and of which they are.
     objective : what is lowered; the importance-weighted bound with 20 draws.
     rate : step size of Adam, a number or a schedule.
-    batch_size, steps : rows per step, and the number of steps at most.
+    batch_size, steps : rows per step, and the number of steps at most; with ``validation`` and ``patience`` as they
+        are, a table of a few thousand rows stops after three to five thousand.
+
+    The authors' networks have three layers of 128; with two of 64 a step takes a third of the time.
 
     Examples
     --------
@@ -58,17 +61,16 @@ class MIWAE(LatentVariableModel):
     """
 
     latents: int = 10
-    hidden: tuple[int, ...] = (128, 128, 128)
+    hidden: tuple[int, ...] = (64, 64)
     activation: Callable = tanh
     likelihood: AbstractLink = HeavyTailed(0.1)
     missingness: AbstractMissingness = AtRandom()
     objective: Objective = IWAE(20, Pathwise())
-    rate: float | AbstractSchedule = 1e-3
+    rate: float | AbstractSchedule = 2e-3
     batch_size: int = 64
-    steps: int = 20_000
+    steps: int = 10_000
     evidence: AbstractEvidence = ImportanceWeighted(1000)
     standardise: bool = True
-    particles: int = 1000
 
     kinds: ClassVar[tuple[str, ...]] = ("real", "mixed")
 
