@@ -41,6 +41,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, SimpleImputer
+from sklearn.linear_model import Ridge
 
 import ravine as rv
 
@@ -48,8 +49,8 @@ RESULTS = Path(__file__).parent / "results"
 SHARE, SEED, ROUNDS = 0.5, 0, 10
 SHARES = (10, 20, 30, 40, 50)
 SETTING: dict[str, Any] = {"random_state": SEED, "progress": False}
-QUICK: dict[str, Any] = {"steps": 50, "particles": 20}
-LARGE, CAP = 10_000, 3_000  # tables of more rows than that train for so many steps at most
+QUICK: dict[str, Any] = {"steps": 50, "particles": 20, "validation": 0.0}
+LARGE, CAP, SCORED = 10_000, 3_000, 5_000  # tables of more rows than that: at most so many steps, so many rows scored
 
 
 def main() -> None:
@@ -59,24 +60,37 @@ def main() -> None:
     parser.add_argument(
         "names", nargs="*", metavar="table", help=f"which of {', '.join(known)}; all when none is named"
     )
+    parser.add_argument("--share", type=int, choices=SHARES, help="per cent removed, of the tables of several kinds")
     parser.add_argument("--quick", action="store_true", help="few steps and trees: to see that it runs; writes nothing")
     chosen = parser.parse_args()
     for name in set(chosen.names) - set(known):
         parser.error(f"no table is called {name}; there are {', '.join(known)}.")
     for name in chosen.names or known:
-        for found in known[name](name, chosen.quick):
+        for found in known[name](name, chosen.share, chosen.quick):
             print(line(found), flush=True)
             if not chosen.quick:
                 keep(found)
 
 
 class Cells(NamedTuple):
-    """A table whose removed cells are known: as numbers, with each column's kind and number of levels."""
+    """A table whose removed cells are known: as numbers, with each column's kind and the unit of its error.
+
+    The first `scored` rows are judged; every row is there to learn from.
+    """
 
     truth: np.ndarray
     removed: np.ndarray
     kinds: tuple[str, ...]
-    levels: tuple[int, ...]
+    units: tuple[float, ...]
+
+    @property
+    def scored(self) -> int:
+        """How many rows are imputed and judged: of a large table some thousands tell enough."""
+        return len(self.truth) if len(self.truth) <= LARGE else SCORED
+
+    def judged(self) -> Cells:
+        """The rows that are scored."""
+        return self._replace(truth=self.truth[: self.scored], removed=self.removed[: self.scored])
 
     def holed(self) -> np.ndarray:
         """What a contender is given."""
@@ -86,20 +100,20 @@ class Cells(NamedTuple):
 # --- errors: the mean over columns of an error of each, and how it depends on every row
 
 
-def numbers(name: str, quick: bool) -> Iterator[dict[str, Any]]:
+def numbers(name: str, _: int | None, quick: bool) -> Iterator[dict[str, Any]]:
     """One of the six tables."""
     table = NUMBERS[name]()
     truth = (table - table.mean(axis=0)) / table.std(axis=0)
     removed = np.random.default_rng(SEED).random(truth.shape) < SHARE
-    cells = Cells(truth, removed, ("real",) * truth.shape[1], (0,) * truth.shape[1])
+    cells = Cells(truth, removed, ("real",) * truth.shape[1], (1.0,) * truth.shape[1])
     fits = {"mean": lambda X: SimpleImputer(keep_empty_features=True).fit_transform(X), "ridge": iterated}
     fits |= {"trees": lambda X: iterated(X, trees(quick)), "MIWAE": lambda X: learned(X, None, quick)}
     yield compared(name, "numbers", 50, cells, fits, squared)
 
 
-def several(name: str, quick: bool) -> Iterator[dict[str, Any]]:
+def several(name: str, only: int | None, quick: bool) -> Iterator[dict[str, Any]]:
     """One of the four tables, at each share of removed cells."""
-    for share in SHARES[-1:] if quick else SHARES:
+    for share in (only,) if only else SHARES[-1:] if quick else SHARES:
         cells = published(KINDS[name], share)
         fits = {
             "mean": lambda X, cells=cells: usual(X, cells),
@@ -118,7 +132,7 @@ def compared(name: str, group: str, share: int, cells: Cells, fits: dict[str, Fi
     errors, by_row, seconds = {}, {}, {}
     for contender, fill in fits.items():
         started = time.perf_counter()
-        errors[contender], by_row[contender] = judge(cells, fill(cells.holed()))
+        errors[contender], by_row[contender] = judge(cells.judged(), fill(cells.holed())[: cells.scored])
         seconds[contender] = time.perf_counter() - started
     spread = {contender: root_sum(rows) for contender, rows in by_row.items()}
     gaps = {other: (errors["MIWAE"] - errors[other], root_sum(by_row["MIWAE"] - by_row[other])) for other in errors}
@@ -141,16 +155,14 @@ def squared(cells: Cells, filled: np.ndarray) -> tuple[float, np.ndarray]:
 def of_kinds(cells: Cells, filled: np.ndarray) -> tuple[float, np.ndarray]:
     """Mean over the columns of the error of its kind, and what each row adds to its deviation, to first order."""
     total, by_row = 0.0, np.zeros(len(filled))
-    for x, made, gone, kind, levels in zip(
-        cells.truth.T, filled.T, cells.removed.T, cells.kinds, cells.levels, strict=True
-    ):
-        apart = {"cat": x != made, "ordinal": abs(x - made) / max(levels, 1)}.get(kind, (x - made) ** 2)
-        part, scale = apart[gone].mean(), 1.0
+    columns = zip(cells.truth.T, filled.T, cells.removed.T, cells.kinds, cells.units, strict=True)
+    for x, made, gone, kind, unit in columns:
+        number = kind not in ("cat", "ordinal")
+        apart = x != made if kind == "cat" else np.abs(x - made) ** (2 if number else 1)
+        part = apart[gone].mean()
         rows = np.where(gone, apart - part, 0) / gone.sum()
-        if kind not in ("cat", "ordinal"):
-            scale = 1 / (2 * np.sqrt(part) * np.ptp(x[~np.isnan(x)]))
-            part = np.sqrt(part) / np.ptp(x[~np.isnan(x)])
-        total, by_row = total + part, by_row + np.nan_to_num(rows) * scale
+        error, slope = (np.sqrt(part), 0.5 / np.sqrt(part)) if number else (part, 1.0)
+        total, by_row = total + error / unit, by_row + rows * slope / unit
     return float(total / len(cells.kinds)), by_row / len(cells.kinds)
 
 
@@ -164,7 +176,7 @@ def learned(X: np.ndarray, cells: Cells | None, quick: bool) -> np.ndarray:
         return np.asarray(rv.MIWAE(**fields).fit(X).impute(X))
     columns = {f"c{j}": said(X[:, j], kind) for j, kind in enumerate(cells.kinds)}
     frame = pd.DataFrame(X, columns=list(columns))
-    return rv.MIWAE(columns=columns, **fields).fit(frame).impute(frame).to_numpy(float)
+    return rv.MIWAE(columns=columns, **fields).fit(frame).impute(frame[: cells.scored]).to_numpy(float)
 
 
 def said(x: np.ndarray, kind: str) -> Any:
@@ -203,7 +215,8 @@ def of_levels(X: np.ndarray, cells: Cells) -> np.ndarray:
     columns = zip(X.T, seen, cells.kinds, strict=True)
     parts = [indicators(x, values) if kind == "cat" else x[:, None] for x, values, kind in columns]
     scales = [(np.nanmean(part, axis=0), np.nanstd(part, axis=0)) for part in parts]
-    made = iterated(np.concatenate([(part - m) / s for part, (m, s) in zip(parts, scales, strict=True)], axis=1))
+    wide = np.concatenate([(part - m) / s for part, (m, s) in zip(parts, scales, strict=True)], axis=1)
+    made = iterated(wide, Ridge())  # its Bayesian form takes an hour for tens of thousands of rows
     ends = np.cumsum([part.shape[1] for part in parts])[:-1]
     filled = X.copy()
     for j, (part, (m, s)) in enumerate(zip(np.split(made, ends, axis=1), scales, strict=True)):
@@ -255,7 +268,11 @@ def page(known: list[dict[str, Any]]) -> str:
         "by the range (numbers), the share of wrong cells (categories) or the mean distance in levels divided by\n"
         "their number (ordinals).",
     }
-    parts = [HEAD.format(recipe=" ".join(repr(rv.MIWAE(**SETTING)).split()), rounds=ROUNDS, large=LARGE, cap=CAP)]
+    parts = [
+        HEAD.format(
+            recipe=" ".join(repr(rv.MIWAE(**SETTING)).split()), rounds=ROUNDS, large=LARGE, cap=CAP, scored=SCORED
+        )
+    ]
     for group, text in words.items():
         here = [one for one in known if one["group"] == group]
         if here:
@@ -274,7 +291,8 @@ def page(known: list[dict[str, Any]]) -> str:
 HEAD = """Cells were removed completely at random; errors are over the removed cells, ± a standard error with rows as
 units. Differences are paired: below 0, MIWAE is closer to the truth. *mean* is the mean, or the mode of levels; *ridge*
 and *trees* are scikit-learn's `IterativeImputer`, {rounds} rounds of Bayesian ridge regressions or of 100 extremely
-randomised trees. One setting for all tables: `{recipe}`, on more than {large} rows with `steps={cap}`.
+randomised trees. One setting for all tables: `{recipe}`; on more than {large} rows with `steps={cap}`, and
+the first {scored} rows are scored.
 Written by `python benchmarks/imputation.py`.
 """
 
@@ -309,9 +327,11 @@ def published(name: str, share: int) -> Cells:
     kept = np.load(data() / "hivae_missing" / f"{name}.npz")
     x = kept["x"]
     removed = np.unpackbits(kept[f"missing{share}_packed"][0])[: x.size].reshape(x.shape).astype(bool)
-    kinds = [text.split(",") for text in kept["column_types"][1:]]
-    levels = tuple(int(parts[1]) if parts[0] in ("cat", "ordinal") else 0 for parts in kinds)
-    return Cells(x, removed & ~np.isnan(x), tuple(parts[0] for parts in kinds), levels)
+    kinds = tuple(text.split(",")[0] for text in kept["column_types"][1:])
+    levels = [float(text.split(",")[1]) for text in kept["column_types"][1:]]
+    spans = np.nanmax(x, axis=0) - np.nanmin(x, axis=0)
+    units = {"cat": np.ones(len(kinds)), "ordinal": np.array(levels)}
+    return Cells(x, removed & ~np.isnan(x), kinds, tuple(units.get(kind, spans)[j] for j, kind in enumerate(kinds)))
 
 
 NUMBERS: dict[str, Callable[[], np.ndarray]] = {

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ravine.core import LogLikelihood as LogLikelihood
     from ravine.core import Row as Row
+    from ravine.compare import compare as compare
     from ravine.data import Schema as Schema
     from ravine.data import dataset_names as dataset_names
     from ravine.data import load_dataset as load_dataset
@@ -31,19 +32,20 @@ if TYPE_CHECKING:
     from ravine.train import Stage as Stage
 
 _HOMES = {
-    "MIWAE": "ravine.recipes.miwae",
-    "LatentClass": "ravine.recipes.latent_class",
-    "MixedFactorAnalysis": "ravine.recipes.mixed_factor_analysis",
-    "VAE": "ravine.recipes.vae",
     "Evaluation": "ravine.evaluation",
     "FactorAnalysis": "ravine.recipes.factor_analysis",
     "GaussianMixture": "ravine.recipes.gaussian_mixture",
+    "LatentClass": "ravine.recipes.latent_class",
     "LatentVariableModel": "ravine.estimator",
     "LogLikelihood": "ravine.core",
+    "MIWAE": "ravine.recipes.miwae",
+    "MixedFactorAnalysis": "ravine.recipes.mixed_factor_analysis",
     "Row": "ravine.core",
     "Schema": "ravine.data",
     "Stage": "ravine.train",
+    "VAE": "ravine.recipes.vae",
     "VariationalFactorAnalysis": "ravine.recipes.factor_analysis",
+    "compare": "ravine.compare",
     "dataset_names": "ravine.data",
     "load": "ravine.registry",
     "load_dataset": "ravine.data",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import equinox as eqx
 import jax
@@ -24,6 +24,10 @@ from ravine.data import AnySchema, TableSchema
 from ravine.data import rows as rows_of
 from ravine.data.frames import is_frame
 from ravine.evaluation import Evaluation, evaluation
+
+if TYPE_CHECKING:
+    from ravine.diagnose import Diagnosis, Effort
+    from ravine.imputation import MissingPatterns
 
 MAPPED_BYTES = 2**27  # memory-mapped arrays of more bytes are read as they are needed
 
@@ -114,17 +118,25 @@ class Answers(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             return self.schema_.frame(codes)
         return framed(codes, getattr(self, "feature_names_in_", None))
 
-    def impute(self, X: Any, draws: int | None = None) -> Any:
+    def impute(self, X: Any, draws: int | None = None, interval: float | None = None) -> Any:
         """Fill the missing cells; an observed cell is never altered.
+
+        Parameters are taken as known, so draws and intervals understate the uncertainty; see `multiple_impute`.
 
         Parameters
         ----------
         X : rows with NaN where a cell is missing.
         draws : None for one completed table of the kind of X: the conditional mean of real cells, the most plausible
             value of discrete ones. A number m gives m conditional draws, an array of shape ``(m, *X.shape)``, or a
-            list of m data frames where columns are of several kinds; they use the fitted parameters as if they were
-            known, so they understate the uncertainty.
+            list of m data frames where columns are of several kinds.
+        interval : a probability, such as 0.9: two tables instead, ``low`` and ``high``, the ends of central credible
+            intervals of the missing cells; a category without an order has none and stays missing.
         """
+        require(draws is None or interval is None, "impute", "draws or interval", "both", "ask for one at a time")
+        if interval is not None:
+            from ravine.imputation import imputed_interval
+
+            return imputed_interval(cast(Any, self), X, interval)
         values = self._ready(X)
         with precision(self.precision):
             row, draw, key = self._row(values), self.schema_.draw(), jr.fold_in(self._key(), 3)
@@ -137,6 +149,40 @@ class Answers(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         if isinstance(self.schema_, TableSchema):
             return self.schema_.filled(X, made)
         return as_given(X, made.astype(values.dtype))
+
+    def multiple_impute(self, X: Any, m: int = 20) -> Any:
+        """``m`` completed tables, each with a draw of the parameters of its own: see `ravine.imputation.multiple_impute`.
+
+        Valid when cells are missing at random and the model is correctly specified. ``X`` is the training table.
+        """
+        from ravine.imputation import multiple_impute
+
+        return multiple_impute(cast(Any, self), X, m)
+
+    def missing_patterns(self, X: Any) -> MissingPatterns:
+        """Which columns are missing together, and how often; its text is a picture of it."""
+        from ravine.imputation import missing_patterns
+
+        self._ready(X)
+        return missing_patterns(X, None if is_frame(X) else getattr(self, "feature_names_in_", None))
+
+    def diagnose(self, X: Any, held_out: Any = None, effort: Effort | None = None) -> Diagnosis:
+        """What is right and wrong with the fit, in words, and what to try: see `ravine.diagnose`.
+
+        Parameters
+        ----------
+        X : the training rows.
+        held_out : rows that the fit has not seen; without them nothing is said of overfitting.
+        effort : how many rows and draws to spend.
+        """
+        from ravine import diagnose
+
+        seen, fresh = self._ready(X), None if held_out is None else self._ready(held_out)
+        told = {"objective": getattr(self, "objective", None), "effort": effort or diagnose.Effort()}
+        with precision(self.precision):
+            rows, other = self._row(seen), None if fresh is None else self._row(fresh)
+            key, draw = jr.fold_in(self._key(), 4), self.schema_.draw()
+            return diagnose.diagnose(self.model_, rows, other, key=key, draw=draw, **told)
 
     # --- between the user's arrays and the model's rows
 

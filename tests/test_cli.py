@@ -26,7 +26,7 @@ from ravine.trial import Trial
 # what a file names is compared with a plain array
 pytestmark = pytest.mark.filterwarnings("ignore:X does not have valid feature names:UserWarning")
 
-COMMANDS = ("list", "info", "fit", "score", "sample", "encode", "impute", "reproduce")
+COMMANDS = ("list", "info", "fit", "score", "sample", "encode", "impute", "compare", "diagnose", "report", "reproduce")
 TINY = ["--set", "steps=20", "--set", "hidden=(4,)", "--set", "latents=2", "--set", "evidence=ImportanceWeighted(k=5)"]
 EM = ["--set", "iterations=5"]
 IRIS = ("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)")
@@ -272,6 +272,18 @@ def test_draws_are_numbered_files(shell, folder, tmp_path):
     one, two = (read_table(tmp_path / f"filled-{i}.csv.gz").x for i in (1, 2))
     assert (one[~np.isnan(X)] == X[~np.isnan(X)]).all() and (one != two).sum() == np.isnan(X).sum()
     assert_refused(shell("impute", folder, "iris", "--out", out, "--draws", "0"), "draws")
+    assert_refused(shell("impute", folder, "iris", "--out", out, "--draws", "2", "--interval", "0.9"), "one of draws")
+
+
+def test_intervals_and_multiple_imputations_are_files(shell, folder, tmp_path):
+    X = holed_iris(tmp_path / "holes.parquet")
+    words = ("impute", folder, tmp_path / "holes.parquet", "--out", tmp_path / "filled.csv")
+    assert shell(*words, "--interval", "0.9")[0] == 0 and shell(*words, "--multiple", "2")[0] == 0
+    made = {end: read_table(tmp_path / f"filled{end}.csv").x for end in ("", "-low", "-high", "-1", "-2")}
+    holes = np.isnan(X)
+    assert all((table[~holes] == X[~holes]).all() for table in made.values())
+    assert (made["-low"][holes] < made[""][holes]).all() and (made[""][holes] < made["-high"][holes]).all()
+    assert (made["-1"] != made["-2"])[holes].all()
 
 
 def test_columns_must_be_those_of_the_training_data(shell, folder, tmp_path):

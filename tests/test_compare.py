@@ -229,10 +229,14 @@ def test_a_comparison_is_written_in_every_form(gaussian, tmp_path):
 
 def test_a_tree_is_best_of_a_tree():
     X = bits_of_a_tree(600)
-    made = compare(X, [], held_out=bits_of_a_tree(2_000, seed=1))
+    fresh = bits_of_a_tree(2_000, seed=1)
+    made = compare(X, [], held_out=fresh)
     assert made.difference("chow-liu", "independent").verdict == "better"
     assert "chow-liu is better than independent" in made.words and "gaussian: undecided" in made.words
-    gap = log_p_of_the_tree(bits_of_a_tree(2_000, seed=1)) - made.scores["chow-liu"]
+    share = X.mean(axis=0)
+    apart = np.log(np.where(fresh == 1, share, 1 - share)).sum(axis=1)
+    np.testing.assert_allclose(made.scores["independent"], apart, atol=0.02)  # learned by gradient
+    gap = log_p_of_the_tree(fresh) - made.scores["chow-liu"]
     assert abs(gap.mean()) < LIMIT * gap.std() / np.sqrt(len(gap)) + 0.01
     directions = {entry.model: entry.direction for entry in made.rows}
     assert directions == {"chow-liu": "exact", "independent": "exact", "gaussian": "lower"}

@@ -593,6 +593,22 @@ def test_a_large_mapped_file_needs_batches_for_em(tmp_path, monkeypatch):
         np.testing.assert_allclose(one, other, rtol=1e-8)
 
 
+# --- what an analyst asks
+
+
+def test_an_estimator_answers_an_analyst():
+    model, X = fitted("factor-analysis"), table()
+    low, high = model.impute(X, interval=0.9)
+    holes = np.isnan(X)
+    assert (low[~holes] == X[~holes]).all() and (low[holes] < high[holes]).all()
+    tables = model.multiple_impute(X, m=2)
+    assert (tables[:, ~holes] == X[~holes]).all() and (tables[0] != tables[1])[holes].all()
+    assert model.missing_patterns(X).counts.sum() == ROWS
+    found = model.diagnose(X[:40], X[40:])
+    assert {"latents", "overfitting", "samples"} <= {finding.name for finding in found.findings}, str(found)
+    refused(lambda: model.impute(X, draws=2, interval=0.9), "draws or interval")
+
+
 # --- files
 
 

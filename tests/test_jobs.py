@@ -28,6 +28,7 @@ NET = {
     "validation": 0.0,
     "random_state": 0,
 }
+FA = {"latents": 1, "iterations": 30}
 COLUMNS = 5
 
 
@@ -76,9 +77,9 @@ def images(rows: int = 60, side: int = 4, top: int = 16) -> np.ndarray:
 
 # what rows look like, and a model of them
 WORLDS = {
-    "dates": lambda: (rv.FactorAnalysis(latents=1, random_state=0), dated()),
-    "array": lambda: (rv.FactorAnalysis(latents=1, random_state=0), correlated(200)),
-    "holes": lambda: (rv.FactorAnalysis(latents=1, random_state=0), with_holes(correlated(200))),
+    "dates": lambda: (rv.FactorAnalysis(**FA, random_state=0), dated()),
+    "array": lambda: (rv.FactorAnalysis(**FA, random_state=0), correlated(200)),
+    "holes": lambda: (rv.FactorAnalysis(**FA, random_state=0), with_holes(correlated(200))),
     "people": lambda: (rv.VAE(**NET), people()),
     "images": lambda: (rv.VAE(**NET, binarise="dynamic"), images()),
 }
@@ -178,6 +179,15 @@ def test_tail_probabilities_of_rows_of_the_model_are_uniform(share):
         assert abs(tail[part].mean() - 0.5) < 4.5 * np.sqrt(1 / 12) * np.sqrt(1 / part.sum() + 1 / draws) + 0.01
 
 
+def test_a_row_with_holes_stops_at_the_tenth_draw_that_is_as_likely():
+    model, X = world("holes")
+    tail = anomalies(model, X, blame=False, draws=499).tail
+    early = np.isnan(X).any(axis=1) & (tail > 10 / 499)
+    assert early.sum() > 100
+    np.testing.assert_allclose(10 / tail[early], np.rint(10 / tail[early]), rtol=1e-12)
+    np.testing.assert_allclose(500 * tail[~early], np.rint(500 * tail[~early]), rtol=1e-12)
+
+
 def test_a_row_alone_has_the_answer_that_it_has_among_others():
     model, X = world("holes")
     places = np.array([5, 50, 120])
@@ -221,7 +231,7 @@ def test_large_images_are_hidden_in_patches():
 @pytest.mark.slow
 def test_in_a_wide_table_the_cell_is_searched_for():
     X = correlated(60, columns=230)
-    model = rv.FactorAnalysis(latents=1, iterations=20, random_state=0).fit(X)
+    model = rv.FactorAnalysis(**FA, random_state=0).fit(X)
     X[9, 170] += 8
     found = anomalies(model, X, top=1, draws=9)
     assert (found.odd[0].place, found.odd[0].cells[0].name) == (9, "column 'x170'")
@@ -256,14 +266,14 @@ class Copying(rv.FactorAnalysis):
 
 @pytest.mark.parametrize("noise", [0.0, 1e-5, 0.02])
 def test_a_model_that_copies_is_flagged(noise):
-    found = synthesize(Copying(latents=1, random_state=0, noise=noise), correlated(200)).privacy
+    found = synthesize(Copying(**FA, random_state=0, noise=noise), correlated(200)).privacy
     assert found.good() is False and "leak" in found.words() and found.nearer > 0.9
     assert found.exact == (1 if noise < 1e-4 else 0)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_an_honest_model_is_not_flagged(seed):
-    found = synthesize(rv.FactorAnalysis(latents=1), correlated(200, seed), random_state=seed)
+    found = synthesize(rv.FactorAnalysis(**FA), correlated(200, seed), random_state=seed)
     assert found.privacy.good() is True and found.privacy.exact == 0 and "leak" not in found.privacy.words()
     assert found.fidelity.good(), found.fidelity.words()
     assert "differential privacy" in str(found)
@@ -291,7 +301,7 @@ def test_independent_columns_are_told_from_a_law_with_one_cause():
 def test_a_column_of_another_shape_is_told():
     X = correlated(200)
     X[:, 3] = np.exp(2 * X[:, 3])  # a Gaussian does not suit it
-    made = synthesize(rv.FactorAnalysis(latents=1), X).fidelity
+    made = synthesize(rv.FactorAnalysis(**FA), X).fidelity
     assert made.columns.off().tolist() == [False, False, False, True, False] and "'x3'" in made.words()
 
 
@@ -310,16 +320,20 @@ def test_new_rows_are_as_the_data_were(holes):
     assert told["rows"] == 50 and set(told["fidelity"]["columns"]) == set(X.columns)
 
 
-@pytest.mark.parametrize("dtype", ["int64", "uint8", "float32"])
-@pytest.mark.parametrize("framed", [False, True])
+@pytest.mark.parametrize(("dtype", "framed"), [("int64", False), ("uint8", True), ("float32", True)])
 def test_data_types_of_plain_numbers_are_kept(dtype, framed):
     X = np.clip(np.rint(4 + 3 * correlated(200)), 0, 20).astype(dtype)
     X = pd.DataFrame(X, columns=list("abcde")) if framed else X
-    table = synthesize(rv.FactorAnalysis(latents=1), X, n=5).table
+    table = synthesize(rv.FactorAnalysis(**FA), X, n=5).table
     assert type(table) is type(X) and table.shape == (5, COLUMNS)
     assert (np.asarray(table).dtype, list(getattr(table, "columns", []))) == (dtype, list(getattr(X, "columns", [])))
-    holes = synthesize(world("holes")[0], world("holes")[1], n=40, holes=True).table
-    assert 0.1 < np.isnan(holes).mean() < 0.5
+
+
+def test_holes_are_as_many_as_in_the_data():
+    model, X = world("holes")
+    made = [synthesize(model, X, n=40, holes=holes) for holes in (True, False)]
+    assert [0.1 < np.isnan(one.table).mean() < 0.5 for one in made] == [True, False]
+    assert made[0].fidelity.good() and not np.isnan(made[1].table).any()
 
 
 def test_images_come_back_as_images():
@@ -337,7 +351,7 @@ def test_new_rows_depend_on_the_seed_alone():
 
 
 def test_a_recipe_is_not_altered_and_sees_no_held_out_row():
-    recipe, X = rv.FactorAnalysis(latents=1), correlated(200)
+    recipe, X = rv.FactorAnalysis(**FA), correlated(200)
     made = synthesize(recipe, X)
     assert not hasattr(recipe, "model_") and recipe.random_state is None
     assert made.model.schema_.rows == 160 and made.privacy.rows[1:] == (160, 40)
@@ -386,6 +400,8 @@ def folder(tmp_path_factory):
         place / "rows.csv",
         "--set",
         "latents=1",
+        "--set",
+        "iterations=30",
         "--test-size",
         "0.2",
         "--out",

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 import ravine
+from ravine.cli.comparing import compare
 from ravine.cli.diagnosis import diagnose
 from ravine.cli.reporting import report
 
@@ -20,6 +21,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
+app.command(compare)
 app.command(diagnose)
 app.command(report)
 
@@ -166,7 +168,16 @@ def encode(folder: Path, data: str, /, *, out: Path) -> None:
 
 
 @app.command
-def impute(folder: Path, data: str, /, *, out: Path, draws: int | None = None) -> None:
+def impute(
+    folder: Path,
+    data: str,
+    /,
+    *,
+    out: Path,
+    draws: int | None = None,
+    interval: float | None = None,
+    multiple: int | None = None,
+) -> None:
     """Fill the missing cells; observed cells are kept as they are.
 
     Parameters
@@ -176,16 +187,21 @@ def impute(folder: Path, data: str, /, *, out: Path, draws: int | None = None) -
     data
         Name of a built-in set or a path.
     out
-        File to write: .csv, .npy, .npz or .parquet; with --draws one file per draw, numbered from 1.
+        File to write: .csv, .npy, .npz or .parquet; more than one table gives files named after it.
     draws
-        Number of conditional draws instead of one completed table.
+        Number of conditional draws instead of one completed table, numbered from 1.
+    interval
+        A probability: besides, the ends of intervals for the missing cells, in files -low and -high.
+    multiple
+        Number of tables for multiple imputation, each by a model learned anew, numbered from 1.
     """
-    from ravine.cli.work import numbered, opened, rows_of, write
+    from ravine.cli.work import named, opened, rows_of, write
+    from ravine.imputation import named_tables
 
     model = opened(folder, out)
-    made = model.impute(rows_of(data, model), draws=draws)
-    for path, table in [(out, made)] if draws is None else zip(numbered(out, draws), made, strict=True):
-        write(path, table, model)
+    tables = named_tables(model, rows_of(data, model), draws=draws, interval=interval, m=multiple)
+    for ending, table in tables.items():
+        write(named(out, ending), table, model)
 
 
 @app.command

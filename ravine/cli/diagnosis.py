@@ -12,7 +12,6 @@ from ravine._check import require, shown
 
 if TYPE_CHECKING:
     from ravine.data import Dataset
-    from ravine.diagnose import Diagnosis
     from ravine.estimator import LatentVariableModel
 
 
@@ -38,7 +37,7 @@ def diagnose(
     model = opened(folder)
     name = data or load_record(folder).get("numbers", {}).get("data")
     require(name, f"{folder}", "a record that names the data", "none", "name them: ravine diagnose DIR DATA")
-    found = _diagnosis(model, *divided(load_dataset(name), model))
+    found = model.diagnose(*divided(load_dataset(name), model))
     print(json.dumps(found.to_json()) if as_json else found)
 
 
@@ -59,18 +58,3 @@ def divided(dataset: Dataset, model: LatentVariableModel) -> tuple[Any, Any]:
     require(known, "random_state", "the seed that divided the rows", shown(seed), do)
     train, held_out = split(dataset, (rows - fitted_on) / rows, seed)
     return shaped(train, dataset), None if held_out is None else shaped(held_out, dataset)
-
-
-def _diagnosis(model: LatentVariableModel, train: Any, held_out: Any) -> Diagnosis:
-    from jax import random
-
-    from ravine import diagnose
-    from ravine._jax import precision
-
-    with precision(model.precision):
-        seen = model._row(model._ready(train))
-        fresh = None if held_out is None else model._row(model._ready(held_out))
-        key, draw = random.fold_in(model._key(), 4), model.schema_.draw()
-        return diagnose.diagnose(
-            model.model_, seen, fresh, key=key, objective=getattr(model, "objective", None), draw=draw
-        )

@@ -87,16 +87,15 @@ def shaped(table: Any, dataset: Dataset) -> Any:
 def opened(folder: Path, out: Path | None = None) -> LatentVariableModel:
     """The model in a folder; a file that could not be written afterwards is refused before."""
     if out is not None:
-        numbered(out, 1)
+        named(out, "")
     return ravine.load(folder)
 
 
-def numbered(out: Path, count: int) -> list[Path]:
-    """Paths for so many files: rows-1.csv, rows-2.csv, ... for rows.csv."""
+def named(out: Path, addition: str) -> Path:
+    """The path with an addition to its name: rows-1.csv for rows.csv and -1."""
     ending = next((ending for ending in FORMATS if out.name.lower().endswith(ending)), "")
     require(ending, f"--out {out}", f"a name that ends in {', '.join(FORMATS)}", shown(out.suffix), "rename it")
-    stem, ending = out.name[: -len(ending)], out.name[-len(ending) :]
-    return [out.with_name(f"{stem}-{i}{ending}") for i in range(1, count + 1)]
+    return out.with_name(f"{out.name[: -len(ending)]}{addition}{out.name[-len(ending) :]}")
 
 
 def rows_of(data: str, model: LatentVariableModel) -> Any:

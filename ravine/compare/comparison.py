@@ -16,6 +16,7 @@ from ravine._check import one_of, require
 from ravine.compare import judge
 from ravine.compare.judge import KINDS, Difference, Outcome
 from ravine.core import Direction
+from ravine.data.frame_files import pandas_for
 
 WIDTH = 118
 HEADS = ("model", "nats per row", "below the first", "number", "method", "parameters", "seconds")
@@ -101,9 +102,7 @@ class Comparison:
 
     def frame(self) -> Any:
         """The records as a pandas data frame, one row for each model."""
-        import pandas
-
-        return pandas.DataFrame([dataclasses.asdict(entry) for entry in self.rows])
+        return pandas_for("a comparison as a data frame").DataFrame([dataclasses.asdict(entry) for entry in self.rows])
 
     def __str__(self) -> str:
         cells = [list(HEADS), *(_cells(entry) for entry in self.rows if entry.log_likelihood is not None)]

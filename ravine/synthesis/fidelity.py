@@ -135,7 +135,7 @@ def fidelity(
     """
     kept = (~np.isnan(real)).any(axis=0) & (~np.isnan(made)).any(axis=0)
     real, made = (x[stream.permutation(len(x))[:ROWS]][:, kept] for x in (real, made))
-    names = tuple(name for name, keep in zip(columns.names, kept, strict=True) if keep)
+    names = tuple(columns.names[j] for j in np.flatnonzero(kept))
     unordered = columns.unordered[kept]
     half = min(len(real) // 2, len(made))
     if half < FEWEST // 2 or not names:
