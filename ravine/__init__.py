@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from ravine.anomalies import anomalies as anomalies
+    from ravine.compare import compare as compare
     from ravine.core import LogLikelihood as LogLikelihood
     from ravine.core import Row as Row
-    from ravine.compare import compare as compare
     from ravine.data import Schema as Schema
     from ravine.data import dataset_names as dataset_names
     from ravine.data import load_dataset as load_dataset
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ravine.recipes.vae import VAE as VAE
     from ravine.registry import load as load
     from ravine.report import report as report
+    from ravine.synthesis import synthesize as synthesize
     from ravine.train import Stage as Stage
 
 _HOMES = {
@@ -45,12 +47,14 @@ _HOMES = {
     "Stage": "ravine.train",
     "VAE": "ravine.recipes.vae",
     "VariationalFactorAnalysis": "ravine.recipes.factor_analysis",
+    "anomalies": "ravine.anomalies",
     "compare": "ravine.compare",
     "dataset_names": "ravine.data",
     "load": "ravine.registry",
     "load_dataset": "ravine.data",
     "read_table": "ravine.data",
     "report": "ravine.report",
+    "synthesize": "ravine.synthesis",
 }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

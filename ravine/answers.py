@@ -151,7 +151,7 @@ class Answers(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         return as_given(X, made.astype(values.dtype))
 
     def multiple_impute(self, X: Any, m: int = 20) -> Any:
-        """``m`` completed tables, each with a draw of the parameters of its own: see `ravine.imputation.multiple_impute`.
+        """``m`` completed tables, each with a draw of the parameters of its own; `ravine.imputation` says how.
 
         Valid when cells are missing at random and the model is correctly specified. ``X`` is the training table.
         """

@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 import ravine
 from ravine.cli.comparing import compare
 from ravine.cli.diagnosis import diagnose
+from ravine.cli.jobs import anomalies, synthesize
 from ravine.cli.reporting import report
 
 app = App(
@@ -24,6 +25,8 @@ app = App(
 app.command(compare)
 app.command(diagnose)
 app.command(report)
+app.command(anomalies)
+app.command(synthesize)
 
 Set = Annotated[list[str] | None, Parameter(name="--set", negative=(), consume_multiple=False)]
 Json = Annotated[bool, Parameter(name="--json", negative=())]
