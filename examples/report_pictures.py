@@ -29,7 +29,9 @@ def table(path: Path) -> Path:
     X = wine.data.mask(np.random.default_rng(0).random(wine.data.shape) < 0.2)
     model = rv.GaussianMixture(components=3, covariance=Diagonal(), standardise=True, random_state=0).fit(X[::2])
     labels = np.asarray(wine.target_names)[wine.target[1::2]]
-    return rv.report(model, X[1::2], path, labels=labels, unseen=True, title="Wine with a fifth of its cells missing")
+    found = model.diagnose(X[::2], X[1::2]).findings
+    title = "Wine with a fifth of its cells missing"
+    return rv.report(model, X[1::2], path, labels=labels, findings=found, unseen=True, title=title)
 
 
 def images(path: Path) -> Path:
@@ -38,8 +40,9 @@ def images(path: Path) -> Path:
     train, test = slice(0, 1400), slice(1400, None)
     model = rv.VAE(latents=8, hidden=(128,), steps=4000, kind="levels", levels=17, random_state=0)
     model.fit(digits.images[train])
-    labels = digits.target[test]
-    return rv.report(model, digits.images[test], path, labels=labels, unseen=True, title="A VAE of handwritten digits")
+    labels, seen, fresh = digits.target[test], digits.images[train], digits.images[test]
+    found = model.diagnose(seen, fresh).findings
+    return rv.report(model, fresh, path, labels=labels, findings=found, unseen=True, title="A VAE of handwritten digits")
 
 
 def framed(page: Path, width: int, height: int) -> Path:

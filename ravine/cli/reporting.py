@@ -12,6 +12,8 @@ from cyclopts import Parameter
 from ravine._check import require, translated
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
 
     from ravine.data import Dataset
@@ -22,7 +24,12 @@ METRICS = "metrics.jsonl"
 
 
 def report(
-    folder: Path, data: str | None = None, /, *, out: Annotated[Path | None, Parameter(show_default=False)] = None
+    folder: Path,
+    data: str | None = None,
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(show_default=False)] = None,
+    quick: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Write a report on a fit: one HTML file that opens without a network.
 
@@ -34,6 +41,8 @@ def report(
         Rows to report on, name or path; those that the fit kept for its test unless given.
     out
         The file to write; report.html in the folder unless given.
+    quick
+        Leave out what `ravine diagnose` finds, which takes longest.
     """
     from ravine.cli.work import opened
     from ravine.report import report as write
@@ -41,8 +50,19 @@ def report(
     model = opened(folder)
     remember(model, folder)
     rows, labels, unseen, origin = asked(model, folder, data)
-    path = write(model, rows, out or folder / "report.html", labels=labels, unseen=unseen, origin=origin)
+    own = data in (None, origin.data)
+    findings = _findings(model, str(origin.data)) if own and not quick else ()
+    where = out or folder / "report.html"
+    path = write(model, rows, where, labels=labels, findings=findings, unseen=unseen, origin=origin)
     print(f"{path}: {path.stat().st_size / 1024:.0f} KB")
+
+
+def _findings(model: LatentVariableModel, name: str) -> Iterable[Any]:
+    """What is said of the fit with the rows that it was fitted to, and those kept for its test."""
+    from ravine.cli.diagnosis import divided
+    from ravine.data import load_dataset
+
+    return model.diagnose(*divided(load_dataset(name), model)).findings
 
 
 def remember(model: LatentVariableModel, folder: Path) -> None:

@@ -143,6 +143,9 @@ def curve(history: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.nda
     bound = np.isfinite(elbo) & np.isfinite(loss)
     if bound.any() and np.allclose(elbo[bound], -loss[bound], rtol=1e-3):
         return done, elbo, -held, "evidence lower bound, nats per row in the model's units"
+    exact = _series(history, "log_likelihood")
+    if np.isfinite(exact).any():
+        return done, exact, -held, "log-likelihood, nats per row in the model's units"
     if np.isfinite(loss).any():
         return done, loss, held, "loss"
     return done, objective, held, "log-likelihood, nats per row in the model's units"
