@@ -10,7 +10,7 @@ CACHE := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax JAX_PERSISTENT_CACHE_MIN
 # A process for each core, four at most: the tests spend their time compiling, and a program compiles on one core.
 WORKERS := -n auto --maxprocesses 4 --dist worksteal -q
 
-.PHONY: help demo test test-all lint format docs picture bench clean
+.PHONY: help demo test test-all lint format docs examples picture bench clean
 .DELETE_ON_ERROR:
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo 'make test      the checks that take minutes      make test-all   every check'
 	@echo 'make lint      style, types, layers              make format     apply the style'
 	@echo 'make docs      the manual, in docs/_build/html   make bench      side by side with the peers'
+	@echo 'make examples RAVINE_DATA=/path/to/data            the worked examples of the manual on real data'
 	@echo 'make clean     remove everything that was built'
 
 demo: .venv/.demo
@@ -42,6 +43,11 @@ format: .venv/.dev
 docs: .venv/.docs
 	$(CACHE) .venv/bin/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	@echo 'docs/_build/html/index.html'
+
+# The worked examples of the manual, on the data in the folder RAVINE_DATA. WRITE=1 puts what they print into their pages.
+examples: .venv/.dev
+	@test -n "$$RAVINE_DATA" || { echo 'name the folder of the data: make examples RAVINE_DATA=/path/to/data' >&2; exit 1; }
+	$(CACHE) RAVINE_EXAMPLES=$(if $(WRITE),write,check) .venv/bin/python -m pytest -q --durations=0 tests/test_examples.py
 
 # The picture on the README's first screen is what the demo draws.
 picture: demo

@@ -203,7 +203,7 @@ class Answers(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """The rows as the model sees them: with a mask where it learned from one, so that they are computed alike."""
         row = rows_of(values, self.schema_, weight=weight, dtype=np.dtype(self.precision))
         if row.mask is None and self.schema_.holes:
-            return dataclasses.replace(row, mask=jnp.ones(row.x.shape, bool))
+            return dataclasses.replace(row, mask=jnp.asarray(np.ones(row.x.shape, bool)))
         return row
 
     def _key(self) -> PRNGKeyArray:

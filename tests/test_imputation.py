@@ -20,7 +20,7 @@ from scipy import stats
 
 import ravine as rv
 from ravine.core import Row
-from ravine.dist import Real
+from ravine.dist import Homoscedastic, Real
 from ravine.evidence import drawn_completion
 from ravine.gradients import Pathwise
 from ravine.imputation import (
@@ -142,7 +142,7 @@ def test_draws_that_share_their_latents_follow_the_conditional(x64):
 
 
 @pytest.mark.parametrize("name", ["mixture", "vae"])
-def test_intervals_hold_the_imputation_and_keep_what_was_seen(name):
+def test_intervals_keep_what_was_seen_and_grow_with_the_level(name):
     X = table()
     low, high = intervals(fitted(name), X, 0.9, draws=99)
     wider = intervals(fitted(name), X, 0.98, draws=99)
@@ -151,10 +151,14 @@ def test_intervals_hold_the_imputation_and_keep_what_was_seen(name):
     np.testing.assert_array_equal(high[~holes], X[~holes])
     assert (low[holes] < high[holes]).all()
     assert (wider[0][holes] <= low[holes]).all() and (wider[1][holes] >= high[holes]).all()
-    filled = fitted(name).impute(X)
-    assert ((low <= filled) & (filled <= high)).mean() > 0.97
     alone = intervals(fitted(name), X[3:4], 0.9, draws=99)
     np.testing.assert_array_equal(alone[:, 0], np.stack([low, high])[:, 3])
+
+
+def test_intervals_hold_the_imputation():
+    low, high = fitted("mixture").impute(table(), interval=0.5)
+    filled = fitted("mixture").impute(table())
+    assert ((low <= filled) & (filled <= high)).all()
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 95.0])
@@ -483,9 +487,20 @@ def factor_table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return X, holed, np.where(seen, X, cause[:, None] * loading + [0, 3, -3, 1])
 
 
+# The bound with one draw would bend the loadings: a linear recogniser cannot be exact for every pattern of holes. With
+# 20 draws little of that is left.
 LINEAR = {
     "factor analysis": lambda: rv.FactorAnalysis(latents=1, random_state=0, tol=1e-6),
-    "linear VAE": lambda: rv.VariationalFactorAnalysis(latents=1, steps=3000, random_state=0, progress=False),
+    "linear VAE": lambda: rv.MIWAE(
+        latents=1,
+        hidden=(),
+        likelihood=Homoscedastic(jnp.zeros(4)),
+        rate=1e-2,
+        steps=3000,
+        particles=1000,
+        random_state=0,
+        progress=False,
+    ),
 }
 
 

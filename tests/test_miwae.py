@@ -160,7 +160,7 @@ def self_masked(rows: int = 2000) -> tuple[np.ndarray, np.ndarray]:
 @functools.cache
 def assuming(missingness: AbstractMissingness) -> rv.MIWAE:
     fields = {"latents": 1, "hidden": (), "likelihood": Real(), "objective": IWAE(5, Pathwise())}
-    fields |= {"rate": 5e-2, "steps": 300, "batch_size": 100, "particles": 50}
+    fields |= {"rate": 3e-2, "steps": 600, "batch_size": 100, "particles": 50}
     return small(**fields, missingness=missingness).fit(self_masked()[1])
 
 

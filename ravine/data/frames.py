@@ -53,8 +53,8 @@ def given(X: Any) -> Iterator[Given]:
         for j, cells in enumerate(np.asarray(X, float).T):
             yield Given(f"x{j}", "float64", cells)
         return
-    for j, name in enumerate(X.columns):
-        kind, series = X.dtypes.iloc[j], X.iloc[:, j]
+    for j, (name, kind) in enumerate(zip(X.columns, X.dtypes, strict=True)):
+        series = X.iloc[:, j]
         dtype = "ordered" if str(kind) == "category" and kind.ordered else str(kind)
         yield Given(str(name), dtype, _cells(series, str(name)), _levels(kind, str(name)))
 

@@ -246,15 +246,10 @@ class TableSchema:
     def frame(self, codes: np.ndarray, index: Any = None) -> Any:
         """The user's kind of table from codes ``(rows, columns)``: their data types, levels and order."""
         if not self.framed:
-            return np.column_stack([_numbers(c, codes[:, j]) for j, c in enumerate(self.columns)])
+            return self._numbers(codes)
         import pandas
 
-        made = {}
-        for column, values in zip(self.columns, codes.T, strict=True):
-            known = ~np.isnan(values)
-            cells = column.value(np.where(known, values, 0.0))
-            made[column.name] = series(cells, known, column.dtype, _levels(column))
-        frame = pandas.DataFrame(made)
+        frame = pandas.DataFrame({c.name: _series(c, values) for c, values in zip(self.columns, codes.T, strict=True)})
         return frame if index is None else frame.set_axis(index, axis=0)
 
     def filled(self, X: Any, codes: np.ndarray) -> Any:
@@ -265,11 +260,11 @@ class TableSchema:
         if codes.ndim > 2:
             made = [self.filled(X, one) for one in codes]
             return made if self.framed else np.stack(made)
-        made = self.frame(codes, X.index if is_frame(X) else None)
         if not is_frame(X):
-            return np.where(np.isnan(X), made, X)
-        for name in X.columns:
-            made[name] = _kept(X[name], made[name])
+            return np.where(np.isnan(X), self._numbers(codes), X)
+        made = X.copy()
+        for j in np.flatnonzero(X.isna().to_numpy().any(axis=0)):
+            made[X.columns[j]] = _kept(X.iloc[:, j], _series(self.columns[j], codes[:, j]).set_axis(X.index))
         return made
 
     def describe(self) -> str:
@@ -301,6 +296,9 @@ class TableSchema:
         columns = tuple(map(from_json, fields["columns"]))
         return cls(columns, bool(fields["framed"]), bool(fields["holes"]), fields["rows"])
 
+    def _numbers(self, codes: np.ndarray) -> np.ndarray:
+        return np.column_stack([_numbers(c, codes[:, j]) for j, c in enumerate(self.columns)])
+
     def _slices(self) -> list[slice]:
         return [slice(a, b) for a, b in zip(self.starts[:-1], self.starts[1:], strict=True)]
 
@@ -313,14 +311,18 @@ def schema_from_json(fields: Any) -> AnySchema:
 def _kept(given: Any, filled: Any) -> Any:
     """A column of the user's with its holes filled, in its own data type where that can hold the values."""
     holes = given.isna()
-    if not holes.any():
-        return given
     if holes.all():
         return filled
     if str(given.dtype) == "category" and str(filled.dtype) == "category":
         known = given.cat.categories
         given = given.cat.add_categories([level for level in filled.cat.categories if level not in known])
     return given.where(~holes, filled)
+
+
+def _series(column: AbstractColumn, codes: np.ndarray) -> Any:
+    """A column of a data frame from its codes, NaN where missing."""
+    known = ~np.isnan(codes)
+    return series(column.value(np.where(known, codes, 0.0)), known, column.dtype, _levels(column))
 
 
 def _levels(column: AbstractColumn) -> tuple[Any, ...]:
