@@ -15,7 +15,8 @@ from ravine._check import require
 from ravine._spell import kebab, spell
 from ravine._tree import parameter_count
 from ravine.data import Schema, TableSchema
-from ravine.data.columns import Binary, Numeric
+from ravine.data.columns import Numeric
+from ravine.data.discrete import Binary
 from ravine.data.frames import is_frame, is_mixed
 
 

@@ -1,8 +1,9 @@
 """The worked examples of the manual run on real data, and what they print is what their pages show.
 
-A page is run from top to bottom in an empty folder. A `text` block is what the block before it prints: words must agree,
-and numbers within a share `TOLERANCE` of each other, which leaves room for other processors: their rounding changes the
-path of a training. `RAVINE_EXAMPLES=write` puts what was printed and drawn into the manual (`make examples WRITE=1`).
+A page is run from top to bottom in an empty folder. A `text` block is what the block before it prints: words must
+agree, and numbers within a share `TOLERANCE` of each other, which leaves room for other processors: their rounding
+changes the path of a training. `RAVINE_EXAMPLES=write` puts what was printed and drawn into the manual instead
+(`make examples WRITE=1`).
 """
 
 import os

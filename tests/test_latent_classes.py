@@ -17,7 +17,8 @@ import ravine as rv
 from ravine._tree import trainable
 from ravine.core import Row
 from ravine.data import TableSchema
-from ravine.data.columns import Bounded, Censored, Dequantised
+from ravine.data.columns import Bounded, Censored
+from ravine.data.kinds import Dequantised
 from ravine.data.table import schema_from_json
 from ravine.dist import Bits, Classes, Counts, MixedLink, Real
 from ravine.models.latent_classes import LatentClasses, Linked

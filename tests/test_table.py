@@ -17,9 +17,10 @@ from sklearn.base import clone
 
 import ravine as rv
 from ravine.data import Schema, TableSchema, UnseenLevel
-from ravine.data.columns import Bounded, Censored, Date, Dequantised, Numeric, Positive, from_json, to_json
+from ravine.data.columns import Bounded, Censored, Date, Numeric, Positive
 from ravine.data.frames import Given
 from ravine.data.inference import infer
+from ravine.data.kinds import Dequantised, from_json, to_json
 from ravine.dist import Bits, HeavyTailed
 from ravine.evidence import ImportanceWeighted
 

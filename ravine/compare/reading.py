@@ -9,8 +9,9 @@ import numpy as np
 from ravine._record import wants_table
 from ravine.compare.cuts import Levels, Variable, pieces, recorded, whole
 from ravine.data import AnySchema, Schema, TableSchema
-from ravine.data.columns import AbstractColumn, Bounded, Category, Censored, Constant, Count
-from ravine.data.columns import Binary as BinaryColumn
+from ravine.data.columns import AbstractColumn, Bounded, Censored
+from ravine.data.discrete import Binary as BinaryColumn
+from ravine.data.discrete import Category, Constant, Count
 from ravine.data.frames import is_frame
 from ravine.recipes.vae import VAE
 

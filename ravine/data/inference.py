@@ -9,22 +9,10 @@ import numpy as np
 
 from ravine._check import complaint, one_of, require, shown
 from ravine.data.arrays import LARGEST
-from ravine.data.columns import (
-    KINDS,
-    AbstractColumn,
-    Binary,
-    Bounded,
-    Category,
-    Censored,
-    Constant,
-    Count,
-    Date,
-    Identifier,
-    Numeric,
-    Ordinal,
-    Positive,
-)
+from ravine.data.columns import AbstractColumn, Bounded, Censored, Date, Numeric, Positive
+from ravine.data.discrete import Binary, Category, Constant, Count, Identifier, Ordinal
 from ravine.data.frames import Given
+from ravine.data.kinds import KINDS
 
 MOST_LEVELS = 1000
 FEW_COUNTS = 30  # whole numbers with more values than this are taken for measurements

@@ -13,21 +13,12 @@ from typing import Any, ClassVar, Union
 import numpy as np
 
 from ravine._check import require, shown
-from ravine.data.columns import (
-    AbstractColumn,
-    Binary,
-    Category,
-    Constant,
-    Count,
-    Dequantised,
-    Numeric,
-    as_real,
-    from_json,
-    to_json,
-)
+from ravine.data.columns import AbstractColumn, Numeric
+from ravine.data.discrete import Binary, Category, Constant, Count
 from ravine.data.draws import Dequantise
 from ravine.data.frames import Given, given, is_frame, series
 from ravine.data.inference import infer, wishes
+from ravine.data.kinds import Dequantised, as_real, from_json, to_json
 from ravine.data.plan import Dequantisation, Measure
 from ravine.data.schema import Schema
 from ravine.dist import AbstractLink, HeavyTailed, MixedLink, Real

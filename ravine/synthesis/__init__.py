@@ -11,7 +11,7 @@ from ravine._check import require, shown, whole
 from ravine._containers import image_axes
 from ravine._jax import precision
 from ravine.data import TableSchema
-from ravine.data.columns import Category, Ordinal
+from ravine.data.discrete import Category, Ordinal
 from ravine.data.frames import is_frame, series, taken
 from ravine.diagnose._rows import cells_of, mask_of
 from ravine.synthesis.fidelity import Columns, Compared, Fidelity, fidelity
