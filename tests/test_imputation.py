@@ -34,7 +34,7 @@ from ravine.imputation import (
     refitted,
     resample,
 )
-from ravine.imputation.intervals import _completed
+from ravine.imputation.credible import _completed
 from ravine.models.correlated_components import FullCovariance
 from ravine.models.directed import Helmholtz
 from ravine.models.linear_gaussian import DiagonalNoise, LinearGaussian

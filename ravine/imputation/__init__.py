@@ -5,7 +5,7 @@
 honest standard errors. `missing_patterns` counts which columns are missing together.
 """
 
-from ravine.imputation.intervals import Interval, cell_quantile, imputed_interval, intervals
+from ravine.imputation.credible import Interval, cell_quantile, imputed_interval, intervals
 from ravine.imputation.multiple import multiple_impute, refitted, resample
 from ravine.imputation.named import named_tables
 from ravine.imputation.patterns import MissingPatterns, missing_patterns

@@ -6,7 +6,7 @@ from typing import Any
 
 from ravine._check import require, shown, whole
 from ravine.imputation._fitted import Imputer
-from ravine.imputation.intervals import imputed_interval
+from ravine.imputation.credible import imputed_interval
 from ravine.imputation.multiple import multiple_impute
 
 
