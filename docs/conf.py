@@ -21,6 +21,7 @@ VERBS = ("fit", "partial_fit", "score", "transform", "inverse_transform")
 ELSEWHERE = ", ".join([*(f"set_{verb}_request" for verb in VERBS), "make"])
 autodoc_default_options = {
     "members": True,
+    "ignore-module-all": True,
     "show-inheritance": True,
     "member-order": "bysource",
     "exclude-members": ELSEWHERE,
@@ -38,3 +39,13 @@ html_static_path = ["_static"]
 html_copy_source = False
 html_show_copyright = False
 html_math_renderer = "mathml"
+
+
+def _is_field(app, what, name, thing, skip, options):
+    """Leave out the fields of named tuples: the list of attributes says what they are."""
+    return True if (getattr(thing, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
+def setup(app):
+    """Connect what this manual needs besides its extensions."""
+    app.connect("autodoc-skip-member", _is_field)

@@ -42,7 +42,8 @@ def images(path: Path) -> Path:
     model.fit(digits.images[train])
     labels, seen, fresh = digits.target[test], digits.images[train], digits.images[test]
     found = model.diagnose(seen, fresh).findings
-    return rv.report(model, fresh, path, labels=labels, findings=found, unseen=True, title="A VAE of handwritten digits")
+    title = "A VAE of handwritten digits"
+    return rv.report(model, fresh, path, labels=labels, findings=found, unseen=True, title=title)
 
 
 def framed(page: Path, width: int, height: int) -> Path:

@@ -504,7 +504,8 @@ LINEAR = {
 }
 
 
-@pytest.mark.parametrize("name", ["factor analysis", pytest.param("linear VAE", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LINEAR)
 def test_a_linear_model_imputes_as_the_oracle_does(name):
     """Parameters learned from 1,000 rows are off by three per cent or so; the oracle is off by a half or more."""
     X, holed, oracle = factor_table()

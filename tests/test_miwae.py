@@ -169,6 +169,7 @@ def bias(filled: np.ndarray) -> float:
     return filled[:, 1].mean() - self_masked()[0][:, 1].mean()
 
 
+@pytest.mark.slow
 def test_a_declared_mechanism_removes_most_of_the_bias():
     """Gaussian columns and a logistic curve: the mean is identified. Filling holes with the mean leaves its bias."""
     given, model = self_masked()[1], assuming(SelfMasking(1.0))
@@ -186,6 +187,7 @@ def test_an_undeclared_mechanism_leaves_a_bias():
     assert off[0] > 0.2 and off[1] < off[0] / 3
 
 
+@pytest.mark.slow
 def test_a_recipe_with_a_mechanism_is_saved_and_loaded(tmp_path):
     given, model = self_masked()[1], assuming(SelfMasking(1.0))
     model.save(tmp_path / "run")
