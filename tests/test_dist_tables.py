@@ -336,7 +336,8 @@ def test_laws_with_limits_are_smooth_across_their_branches(kind, x64):
         np.testing.assert_allclose(same, want, atol=1e-7)
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", [TruncatedGaussian, CensoredGaussian])
 def test_laws_with_limits_are_finite_everywhere(kind, dtype):
     """Score, mean, draw and all their derivatives, thousands of scales away and at infinite limits."""

@@ -237,7 +237,7 @@ def found_in_one_of_few(seed: int, name: str) -> list[str]:
     return told(seed, name, X, made_of, problems(lambda: RECIPES[name]().set_params(kind="real"), X, refused, False))
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in range(1, 4))])
 def test_sixty_tables(part):
     """A recipe each."""
     name = list(RECIPES)[part]

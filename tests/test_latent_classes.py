@@ -145,6 +145,7 @@ def test_factors_move_locations_alone():
         LinearPredictor(jnp.ones((1, 3)), jnp.zeros(4), (0, 2))
 
 
+@pytest.mark.slow
 def test_mixed_factors_of_real_cells_come_to_factor_analysis():
     stream = np.random.default_rng(0)
     rows = stream.normal(size=(800, 1)) @ stream.normal(size=(1, 5)) + 0.5 * stream.normal(size=(800, 5))

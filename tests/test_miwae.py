@@ -77,6 +77,7 @@ def _log_weight(model, row: Row, key):
     return model.likelihood(z).log_prob(row.x, row.mask) - 0.5 * jnp.sum(z**2) - jnp.log(2 * jnp.pi) - log_q
 
 
+@pytest.mark.slow
 def test_holes_are_filled_better_than_by_regressions():
     """The columns hang together in bends that no linear rule follows."""
     X = curve()

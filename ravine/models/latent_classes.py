@@ -7,11 +7,15 @@ from typing import Self
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+import jax.random as jr
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ravine.core import AbstractDistribution, Row, weights
+from ravine._tree import trainable
+from ravine.core import AbstractDistribution, Row, Scalar, averaged, weights
 from ravine.dist import AbstractLink
 from ravine.models.components import AbstractLaws
+from ravine.models.families import some_rows
 from ravine.models.laws import MixtureLaw
 from ravine.models.mixture import AbstractMixture
 from ravine.models.starts import nearest_seeds
@@ -71,7 +75,8 @@ class LatentClasses(AbstractMixture):
     --------
     >>> from ravine.dist import Bits
     >>> model = LatentClasses(jnp.zeros(2), Linked(jnp.array([[3.0, 3.0], [-3.0, -3.0]]), Bits(), (2,)))
-    >>> model.conditional(Row(jnp.array([1.0, 0.0]), jnp.array([True, False]))).mean().round(2).tolist()
+    >>> known = Row(jnp.array([1.0, 0.0]), jnp.array([True, False]))
+    >>> [round(float(cell), 2) for cell in model.conditional(known).mean()]
     [1.0, 0.91]
     """
 
@@ -101,3 +106,46 @@ def _means(
     """Means of the observed cells by class, drawn towards ``prior`` as by so many rows more."""
     counts = shares.T @ known
     return (shares.T @ (x * known) + strength * prior) / (counts + strength)
+
+
+class Trials(eqx.Module):
+    """A start: classes around rows far apart, drawn several times; the draw that soon fits best is taken.
+
+    Parameters
+    ----------
+    count : how many are drawn; one is enough for a single class.
+    rate, steps : of the Adam by which each is tried, on ``rows`` rows.
+    """
+
+    count: int = eqx.field(static=True)
+    rate: float = eqx.field(static=True)
+    steps: int = eqx.field(static=True, default=100)
+    rows: int = eqx.field(static=True, default=500)
+
+    def __call__(self, model: LatentClasses, source, *, key: PRNGKeyArray) -> LatentClasses:
+        return _best(self, model, some_rows(source, self.rows), key)
+
+
+@eqx.filter_jit
+def _best(trials: Trials, model: LatentClasses, batch: Row, key: PRNGKeyArray) -> LatentClasses:
+    laws, adam = model.components, optax.adam(trials.rate)
+
+    def tried(key: PRNGKeyArray) -> tuple[LatentClasses, Scalar]:
+        parameters, rest = trainable(LatentClasses.spread(batch, laws.size(), laws.link, laws.shape, key=key))
+
+        def loss(parameters: PyTree) -> Scalar:
+            made = eqx.combine(parameters, rest)
+            return -averaged(lambda row, key: made.log_evidence(row), batch, key=key)
+
+        def step(carry: PyTree, _: None) -> tuple[PyTree, None]:
+            parameters, state = carry
+            updates, state = adam.update(jax.grad(loss)(parameters), state)
+            return (optax.apply_updates(parameters, updates), state), None
+
+        (parameters, _), _ = jax.lax.scan(step, (parameters, adam.init(parameters)), length=trials.steps)
+        return parameters, loss(parameters)
+
+    count = trials.count if laws.size() > 1 else 1
+    parameters, losses = jax.lax.map(tried, jr.split(key, count))
+    best = jnp.nanargmin(jnp.where(jnp.isfinite(losses), losses, jnp.finfo(losses.dtype).max))
+    return eqx.combine(jax.tree.map(lambda leaf: leaf[best], parameters), model)

@@ -1,31 +1,28 @@
 """Latent class and latent profile models: a mixture for cells of every kind. Lazarsfeld & Henry 1968.
 
-No number is reported to aim at: every number here is exact.
+Mixtures and their likelihood as in Makin 2022, arXiv:2207.10185, chapter 2. No number is reported to aim at: every
+number here is exact.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
-import jax.random as jr
 import optax
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from ravine._check import whole
-from ravine._tree import Cosine, trainable
+from ravine._tree import Cosine
 from ravine.answers import Clusters
-from ravine.core import Row, Scalar
+from ravine.core import Row
 from ravine.data import AnySchema
 from ravine.dist import AbstractLink
 from ravine.estimator import LatentVariableModel
-from ravine.models.families import some_rows
-from ravine.models.latent_classes import LatentClasses
+from ravine.models.latent_classes import LatentClasses, Trials
 from ravine.objectives import MaximumLikelihood
 from ravine.rules import Descend, Optimiser
-from ravine.train import Source, Stage
+from ravine.train import Stage
 
 
 class LatentClass(Clusters, LatentVariableModel):
@@ -68,41 +65,6 @@ class LatentClass(Clusters, LatentVariableModel):
 
     def stages(self, rows: int) -> list[Stage]:
         """One stage of minibatch descent, from classes around rows that lie far apart."""
-        starts = whole("starts", self.starts) if self.components > 1 else 1
+        tried = Trials(whole("starts", self.starts), 5 * float(self.rate))
         rule = Descend(MaximumLikelihood(), Optimiser(optax.adam, (Cosine(float(self.rate), float(self.steps)),)))
-        return [Stage(rule, self.steps, self.batch_size, prepare=Trials(starts, 5 * float(self.rate)))]
-
-
-class Trials(eqx.Module):
-    """The start: classes around rows far apart, drawn several times; the draw that soon fits best is taken."""
-
-    count: int = eqx.field(static=True)
-    rate: float = eqx.field(static=True)
-    steps: int = eqx.field(static=True, default=100)
-    rows: int = eqx.field(static=True, default=500)
-
-    def __call__(self, model: LatentClasses, source: Source, *, key: PRNGKeyArray) -> LatentClasses:
-        return _best(self, model, some_rows(source, self.rows), key)
-
-
-@eqx.filter_jit
-def _best(trials: Trials, model: LatentClasses, batch: Row, key: PRNGKeyArray) -> LatentClasses:
-    laws, adam = model.components, optax.adam(trials.rate)
-
-    def tried(key: PRNGKeyArray) -> tuple[LatentClasses, Scalar]:
-        parameters, rest = trainable(LatentClasses.spread(batch, laws.size(), laws.link, laws.shape, key=key))
-
-        def loss(parameters: PyTree) -> Scalar:
-            return MaximumLikelihood()(eqx.combine(parameters, rest), batch, key=key)[0]
-
-        def step(carry: PyTree, _: None) -> tuple[PyTree, None]:
-            parameters, state = carry
-            updates, state = adam.update(jax.grad(loss)(parameters), state)
-            return (optax.apply_updates(parameters, updates), state), None
-
-        (parameters, _), _ = jax.lax.scan(step, (parameters, adam.init(parameters)), length=trials.steps)
-        return parameters, loss(parameters)
-
-    parameters, losses = jax.lax.map(tried, jr.split(key, trials.count))
-    best = jnp.nanargmin(jnp.where(jnp.isfinite(losses), losses, jnp.finfo(losses.dtype).max))
-    return eqx.combine(jax.tree.map(lambda leaf: leaf[best], parameters), model)
+        return [Stage(rule, self.steps, self.batch_size, prepare=tried)]
