@@ -12,10 +12,12 @@ import time
 
 import numpy as np
 import pandas as pd
+from common import FULL, Effort, report, spread
 
 import ravine as rv
 
 SHARE, SEED = 0.2, 0
+ROWS, FEW = 10_000, 1_000
 
 
 def mixed_table(rows: int) -> pd.DataFrame:
@@ -35,15 +37,19 @@ def mixed_table(rows: int) -> pd.DataFrame:
     return frame.mask(stream.random(frame.shape) < SHARE)
 
 
-def main() -> None:
-    """Compare five models and say how long it took."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=10_000)
-    table = mixed_table(parser.parse_args().rows)
+def main(effort: Effort, rows: int | None = None) -> None:
+    """Compare five models, print the comparison, and report how long it took."""
+    table = mixed_table(rows or (ROWS if effort == FULL else FEW))
     before = time.perf_counter()
-    print(rv.compare(table, ["latent-class", "vae"], progress=True))
-    print(f"\n{len(table)} rows, {table.shape[1]} columns: {time.perf_counter() - before:.0f} s")
+    found = rv.compare(table, ["latent-class", "vae"], progress=True)
+    seconds = {"seconds in all": time.perf_counter() - before}
+    seconds |= {f"{entry.model}, seconds of fitting": entry.seconds for entry in found.rows}
+    print(found, end="\n\n")
+    sizes = {f"{len(table)} rows, {table.shape[1]} columns": {name: spread([t]) for name, t in seconds.items()}}
+    report("compare", ["what", "seconds"], [[name, f"{t:.1f}"] for name, t in seconds.items()], {"sizes": sizes})
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=ROWS)
+    main(FULL, parser.parse_args().rows)

@@ -1,7 +1,8 @@
-"""Side by side with the peers: ``python benchmarks/run.py [vae] [mixture] [factor_analysis] [startup] [--quick]``.
+"""Side by side with the peers: ``python benchmarks/run.py [name ...] [--quick]``; the names are in ``NAMES``.
 
 Every contender gets the same data, start and work, and they take turns. Ratios are what counts; seconds depend on
-the machine and on who else is using it.
+the machine and on who else is using it. ``benchmarks/imputation.py``, which
+compares errors and not speed, stands by itself.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import importlib
 
 from common import FULL, QUICK
 
-NAMES = ("vae", "mixture", "factor_analysis", "startup")
+NAMES = ("vae", "mixture", "factor_analysis", "startup", "answers", "compare")
 
 
 def main() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+from ravine._check import require, shown
 
 
 def image_axes(X: Any) -> tuple[int, ...] | None:
@@ -18,6 +21,22 @@ def image_axes(X: Any) -> tuple[int, ...] | None:
     ((8, 8), None)
     """
     return tuple(X.shape[1:]) if getattr(X, "ndim", 2) > 2 else None
+
+
+def check_names(X: Any) -> None:
+    """Refuse a data frame with two columns of one name, or some called by text and others not: no name would tell.
+
+    Examples
+    --------
+    >>> check_names(np.zeros((2, 2)))
+    """
+    names = list(getattr(X, "columns", ()))
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    require(not twice, "the columns", "distinct names", f"{shown(twice[:1])} twice", "rename one")
+    texts, others = ([name for name in names if isinstance(name, str) == is_text] for is_text in (True, False))
+    got = f"{shown(texts[:1])} and {shown(others[:1])}"
+    do = "rename them, as by X.columns = X.columns.astype(str)"
+    require(not texts or not others, "the columns", "names that are all text, or none", got, do)
 
 
 def flattened(X: Any) -> Any:

@@ -18,7 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from ravine import verbs
 from ravine._check import require, whole
 from ravine._containers import as_given, flattened, framed
-from ravine._jax import Precision, key_from_words, precision
+from ravine._jax import Precision, folded_key, key_from_words, precision
 from ravine.core import AbstractDirected, AbstractEvidence, LogLikelihood, Row
 from ravine.data import AnySchema, TableSchema
 from ravine.data import rows as rows_of
@@ -139,7 +139,7 @@ class Answers(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             return imputed_interval(cast(Any, self), X, interval)
         values = self._ready(X)
         with precision(self.precision):
-            row, draw, key = self._row(values), self.schema_.draw(), jr.fold_in(self._key(), 3)
+            row, draw, key = self._row(values), self.schema_.draw(), folded_key(self._key(), 3)
             if draws is None:
                 made = verbs.completed(self.model_, row, draw, self.particles, key=key)
             else:
@@ -192,12 +192,14 @@ class Answers(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     def _checked(self, X: Any, reset: bool = False) -> np.ndarray:
         if not reset and isinstance(self.schema_, TableSchema):
+            codes = self.schema_.code(X)  # first: it has the better line for other columns
             validate_data(self, X, skip_check_array=True, reset=False)
-            return self.schema_.code(X)
+            return codes
         X = flattened(X)
         if isinstance(X, np.memmap) and X.nbytes > MAPPED_BYTES:  # its cells are checked as they are read
             return validate_data(self, X, skip_check_array=True, reset=reset)
-        return validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan", reset=reset)
+        # infinite cells are left to the schema, whose line names the column
+        return validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite=False, reset=reset)
 
     def _row(self, values: np.ndarray, weight: np.ndarray | None = None) -> Row:
         """The rows as the model sees them: with a mask where it learned from one, so that they are computed alike."""

@@ -21,7 +21,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ravine._check import require, whole
-from ravine._containers import image_axes
+from ravine._containers import check_names, image_axes
 from ravine._fields import check_fields
 from ravine._jax import Precision, key_words, precision
 from ravine._record import record, schema_of, table_of, texts, wants_table
@@ -181,6 +181,7 @@ class LatentVariableModel(Answers, BaseEstimator, abc.ABC):
 
     def _seen(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """The rows that count as numbers, and how much; from them, what the columns hold."""
+        check_names(X)
         if wants_table(self, X):
             validate_data(self, X, skip_check_array=True, reset=True)
             places, weight = self._weighted(np.arange(len(X)), sample_weight)

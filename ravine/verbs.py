@@ -1,4 +1,4 @@
-"""What a fitted model answers about a batch, in compiled blocks of one fixed size.
+"""What a fitted model answers about a batch, in compiled blocks of one fixed size for each question.
 
 The last block is padded with copies of its first row, so neither a new number of rows nor a single row compiles again,
 and every row is rounded as in any other company. Its key depends on the fitted key and on what the row holds. So a row
@@ -17,44 +17,64 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from ravine._jax import highest_matmul
+from ravine._jax import hasty_jit, highest_matmul, on_processor
 from ravine._tree import row_keys
-from ravine.core import AbstractDirected, AbstractDraw, AbstractEvidence, AbstractLatentModel, LogLikelihood, Row
+from ravine.core import (
+    AbstractDirected,
+    AbstractDraw,
+    AbstractEvidence,
+    AbstractLatentModel,
+    AbstractTractable,
+    LogLikelihood,
+    Row,
+)
 from ravine.evidence import drawn_completion, expected_completion, held_cells
 
-BLOCK = 16  # rows that are computed together
-BLOCKS = 16  # blocks that one call of a compiled program may go through
+BLOCK, FEW = 16, 4  # rows that are computed together: of most questions, and where many draws of each are weighted
+ROWS = 256  # rows that one call of a compiled program may go through, block by block
 
 Answer = Callable[..., PyTree]  # answer(block, *arguments): arrays with a leading axis of rows
 
 
-def blockwise(answer: Answer, batch: Row, *arguments: Any) -> PyTree:
+def blockwise(answer: Answer, batch: Row, *arguments: Any, block: int = BLOCK, seldom: bool = False) -> PyTree:
     """``answer(block, *arguments)`` over the blocks of a batch, joined again, as numpy arrays.
 
-    ``answer`` is a function of a module, so that it is compiled once.
+    ``answer`` is a function of a module, so that it is compiled once. The size of a ``block`` may depend on the
+    question, never on the number of rows: see `few`. A question that is asked ``seldom`` is compiled in haste.
     """
-    batch, size = jax.tree.map(np.asarray, batch), BLOCK * BLOCKS
-    rows, parts = jax.tree.leaves(batch.x)[0].shape[0], []
-    for start in range(0, rows, size):
-        left = min(size, rows - start)
-        places = np.concatenate([np.arange(start, start + left), np.full(size - left, start)]).reshape(BLOCKS, BLOCK)
+    program = _in_blocks_seldom if seldom else _in_blocks
+    batch, rows, parts = jax.tree.map(np.asarray, batch), jax.tree.leaves(batch.x)[0].shape[0], []
+    for start in range(0, rows, ROWS):
+        left = min(ROWS, rows - start)
+        places = np.concatenate([np.arange(start, start + left), np.full(ROWS - left, start)]).reshape(-1, block)
         blocks = jax.tree.map(lambda leaf, places=places: jnp.asarray(leaf[places]), batch)
-        made = _in_blocks(answer, blocks, jnp.asarray(-(-left // BLOCK)), arguments)
+        made = program(answer, blocks, jnp.asarray(-(-left // block)), arguments)
         parts.append(jax.tree.map(lambda leaf, left=left: np.asarray(leaf).reshape(-1, *leaf.shape[2:])[:left], made))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
-@eqx.filter_jit
-def _in_blocks(answer: Answer, blocks: Row, count: Int[Array, ""], arguments: tuple[Any, ...]) -> PyTree:
+def few(weighted: bool, rows: int = FEW) -> int:
+    """How many rows make a block of a question: fewer where many draws of each are ``weighted``.
+
+    A single row waits for a whole block. One row of many draws keeps a processor busy, if a little less well than many
+    rows do; an accelerator it leaves idle.
+    """
+    return rows if weighted and on_processor() else BLOCK
+
+
+def _through(answer: Answer, blocks: Row, count: Int[Array, ""], arguments: tuple[Any, ...]) -> PyTree:
     """The answers to the first ``count`` blocks, one after the other; zeros for the others."""
 
     def one(i: Int[Array, ""]) -> PyTree:
         return answer(jax.tree.map(lambda leaf: leaf[i], blocks), *arguments)
 
-    shapes = jax.eval_shape(one, count)
-    nothing = jax.tree.map(lambda leaf: jnp.zeros((BLOCKS, *leaf.shape), leaf.dtype), shapes)
+    shapes, size = jax.eval_shape(one, count), jax.tree.leaves(blocks)[0].shape[0]
+    nothing = jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), shapes)
     fill = lambda i, made: jax.tree.map(lambda all_, new: all_.at[i].set(new), made, one(i))  # noqa: E731
     return jax.lax.fori_loop(0, count, fill, nothing)
+
+
+_in_blocks, _in_blocks_seldom = eqx.filter_jit(_through), hasty_jit(_through)
 
 
 def log_likelihood(
@@ -62,7 +82,8 @@ def log_likelihood(
 ) -> LogLikelihood:
     """log p(x) of every row in nats, in the units the model sees."""
     with highest_matmul():
-        value, error = blockwise(_evidence, batch, model, evidence, draw, key)
+        size = few(evidence.direction != "exact")
+        value, error = blockwise(_evidence, batch, model, evidence, draw, key, block=size)
     return LogLikelihood(value, error, evidence.direction, evidence.method())
 
 
@@ -114,7 +135,11 @@ def completed(
     model: AbstractLatentModel, batch: Row, draw: AbstractDraw | None, particles: int, *, key: PRNGKeyArray
 ) -> np.ndarray:
     """E[x | observed cells] of every row; observed cells as they came."""
-    return blockwise(_completed, batch, model, draw, particles, key)
+    return blockwise(_completed, batch, model, draw, particles, key, block=_completing(model))
+
+
+def _completing(model: AbstractLatentModel) -> int:
+    return few(not isinstance(model, AbstractTractable), 1)
 
 
 def _completed(
@@ -128,7 +153,7 @@ def completions(
     model: AbstractLatentModel, batch: Row, draw: AbstractDraw | None, particles: int, draws: int, *, key: PRNGKeyArray
 ) -> np.ndarray:
     """``draws`` draws of every row given its observed cells, shape (draws, rows, ...)."""
-    made = blockwise(_completions, batch, model, draw, particles, draws, key)
+    made = blockwise(_completions, batch, model, draw, particles, draws, key, block=_completing(model))
     return np.moveaxis(made, 1, 0)
 
 

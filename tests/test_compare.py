@@ -312,7 +312,7 @@ def test_one_column_of_a_tree_has_its_own_shares():
 def test_images_are_rows():
     X = (np.random.default_rng(0).random((60, 3, 3)) < 0.3).astype(float)
     X[0, 0, 0] = np.nan
-    made = compare(X, [rv.FactorAnalysis(latents=1, iterations=3)], baselines=False, test_size=0.5)
+    made = compare(X, [rv.FactorAnalysis(latents=1, iterations=3)], baselines=False, held_out=0.5)
     assert made.scores["factor-analysis"].shape == (30,) and "nothing to be compared with" in made.words
     levels = np.floor(X * 3 + np.random.default_rng(1).random(X.shape)).clip(0, 3)
     tree = TreeOfColumns({"kind": "levels", "levels": 4}).fit(levels).log_likelihood(levels)
@@ -332,9 +332,9 @@ MISTAKES = {
     "one of": lambda X: compare(X, ["nobody"]),
     "estimators of Ravine": lambda X: compare(X, [3]),
     "labels that are not taken": lambda X: compare(X, {"gaussian": rv.FactorAnalysis()}),
-    "None beside held_out": lambda X: compare(X, [], held_out=X, folds=2),
+    "None beside rows to score on": lambda X: compare(X, [], held_out=X, folds=2),
     "at most half as many": lambda X: compare(X, [], folds=9),
-    "a share above 0": lambda X: compare(X, [], test_size=0.0),
+    "a share above 0": lambda X: compare(X, [], held_out=0.0),
     "enough rows": lambda X: compare(X[:2], []),
     "at least one, or baselines": lambda X: compare(X, [], baselines=False),
 }

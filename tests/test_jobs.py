@@ -373,7 +373,7 @@ MISTAKES = {
     "no rows": (lambda m, X: anomalies(m, X[:0]), "the rows: expected at least one"),
     "n": (lambda m, X: synthesize(m, X, n=0), "n: expected a whole number"),
     "seed": (lambda m, X: synthesize(m, X, random_state=-1), "random_state: expected a whole number"),
-    "share": (lambda m, X: synthesize(rv.FactorAnalysis(), X, test_size=1.0), "test_size: expected a share"),
+    "share": (lambda m, X: synthesize(rv.FactorAnalysis(), X, held_out=1.0), "held_out: expected rows, or a share"),
     "not fitted": (lambda m, X: anomalies(rv.FactorAnalysis(), X), "not fitted"),
     "columns": (lambda m, X: anomalies(m, X[:, :2]), "features"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import warnings
@@ -123,6 +124,31 @@ def test_extra_zeros_and_limits_may_be_declared():
     assert 0 < between.sum() < 90 and np.allclose(got, np.where(between, -np.log(hours.scale), 0))
     law: Any = schema.link()(jnp.zeros(schema.link().size(schema.shape)), schema.shape)
     assert {type(part).__name__ for part in law.parts} == {"CensoredGaussian", "ZeroInflated"}
+
+
+def test_columns_of_one_kind_are_cells_of_one_law_that_leaves_each_as_it_was():
+    """The numbers of a column give, by its own link, its part of the density."""
+    unit, order = STREAM.random(40), ("ordinal", list("SML"))
+    table = pd.DataFrame({"height": 10 * unit, "share": unit, "city": list("abcd") * 10, "part": 5 * unit**2})
+    table = table.assign(width=unit - 3, town=list("wxyz") * 10, size=list("SMLLS") * 8, fit=list("MLLSS") * 8)
+    limits = {"share": ("bounded", 0, 1), "part": ("bounded", 0, 6)}
+    schema = TableSchema.infer(table, limits | {"size": order, "fit": order})
+    link: Any = schema.link()
+    assert [len(places) for places in link.places] == [2, 2, 8, 6]
+    x, _ = schema.encode(schema.code(table[:1]), "float64")
+    raw, total = STREAM.normal(size=link.size(schema.shape)), 0.0
+    columns = dict(zip(schema.starts, schema.columns, strict=False))
+    for numbers, places, shape in zip(
+        np.split(raw, np.cumsum(link._sizes())[:-1]), link.places, link.shapes, strict=True
+    ):
+        own = numbers.reshape(shape) if len(shape) > 1 else numbers.reshape(-1, *shape).T
+        for start, few in zip(places[:: math.prod(shape[1:])], own, strict=True):
+            event = columns[start].shape() or (1,)
+            law: Any = columns[start].link()(jnp.asarray(few), event)
+            total += law.log_prob(jnp.asarray(x[0, start : start + columns[start].width]).reshape(event))
+    assert link(jnp.asarray(raw), schema.shape).log_prob(jnp.asarray(x[0])) == pytest.approx(float(total), rel=1e-5)
+    start = link.start(jnp.asarray(schema.base))
+    np.testing.assert_allclose(link(start, schema.shape).mean(), schema.base, atol=1e-5)
 
 
 WRONG = {

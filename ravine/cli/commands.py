@@ -196,13 +196,14 @@ def impute(
     interval
         A probability: besides, the ends of intervals for the missing cells, in files -low and -high.
     multiple
-        Number of tables for multiple imputation, each by a model learned anew, numbered from 1.
+        Number of tables for multiple imputation of the training rows, each by a model learned anew, numbered from 1.
     """
     from ravine.cli.work import named, opened, rows_of, write
     from ravine.imputation import named_tables
 
     model = opened(folder, out)
-    tables = named_tables(model, rows_of(data, model), draws=draws, interval=interval, m=multiple)
+    rows = rows_of(data, model, training=multiple is not None)
+    tables = named_tables(model, rows, draws=draws, interval=interval, m=multiple)
     for ending, table in tables.items():
         write(named(out, ending), table, model)
 

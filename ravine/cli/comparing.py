@@ -73,9 +73,9 @@ def _compared(
     _refuse_early(names, fields)
     dataset = load_dataset(data)
     train = shaped(dataset.train, dataset)
-    held_out = None if dataset.test is None or folds is not None else shaped(dataset.test, dataset)
+    held_out = test_size if dataset.test is None or folds is not None else shaped(dataset.test, dataset)
     chosen = _chosen(train, dataset, names, fields)
-    return run(train, chosen, held_out=held_out, test_size=test_size, folds=folds, random_state=seed)
+    return run(train, chosen, held_out=held_out, folds=folds, random_state=seed)
 
 
 def _fields(settings: Iterable[str]) -> dict[str, dict[str, str]]:

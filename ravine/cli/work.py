@@ -98,16 +98,17 @@ def named(out: Path, addition: str) -> Path:
     return out.with_name(f"{out.name[: -len(ending)]}{addition}{out.name[-len(ending) :]}")
 
 
-def rows_of(data: str, model: LatentVariableModel) -> Any:
+def rows_of(data: str, model: LatentVariableModel, training: bool = False) -> Any:
     """The rows a command is asked about: the test rows of a built-in set that has any, else all of them.
 
-    Columns with names must be those of the training data, in their order.
+    ``training`` asks for the rows to learn from instead. Columns with names must be those of the training data, in
+    their order.
     """
     dataset = load_dataset(data)
     want, got = model.schema_.names, dataset.hints.get("names")
     same = want is None or got is None or list(want) == list(got)
     require(same, f"the columns of {data}", shown(want, 200), shown(got, 200), "give those of the training data")
-    return shaped(dataset.train if dataset.test is None else dataset.test, dataset)
+    return shaped(dataset.train if training or dataset.test is None else dataset.test, dataset)
 
 
 def evaluation(got: Evaluation) -> dict[str, Any]:

@@ -33,8 +33,7 @@ def compare(
     X: Any,
     recipes: Any = None,
     *,
-    held_out: Any = None,
-    test_size: float = 0.2,
+    held_out: Any = 0.2,
     folds: int | None = None,
     baselines: bool = True,
     random_state: int = 0,
@@ -54,7 +53,7 @@ def compare(
     recipes : a list of estimators, which are copied, and of names of recipes, or a mapping from label to either.
         None takes a few that suit the data. An estimator reads the data as its fields say; a name stands for the
         recipe's defaults, on the base measure of the data: a recipe for real cells sees others through uniform noise.
-    held_out : rows to score on; without them ``test_size`` of ``X`` is kept for that.
+    held_out : rows to score on, or the share of the rows of ``X`` that is kept for that.
     folds : number of parts for cross-validation: every row is scored by the models that were fitted to the other parts.
     baselines : compare with independent columns, one full Gaussian, and the tree of Chow & Liu (1968) too. They read
         the data as most of the recipes do.
@@ -81,7 +80,7 @@ def compare(
     ('exact', (40,))
     """
     seed = whole("random_state", random_state, 0)
-    divisions = _divided(_rows(X), held_out if held_out is None else _rows(held_out), test_size, folds, seed)
+    divisions = _divided(_rows(X), held_out, folds, seed)
     first = divisions[0].train
     run = Run(divisions, sys.stderr.isatty() if progress is None else progress)
     run.all(parties.entrants(first, recipes, columns, seed))
@@ -182,18 +181,19 @@ def _rows(X: Any) -> Any:
     return X if is_frame(X) or isinstance(X, np.ndarray) else np.asarray(X)
 
 
-def _divided(X: Any, held_out: Any, test_size: float, folds: int | None, seed: int) -> list[Division]:
+def _divided(X: Any, held_out: Any, folds: int | None, seed: int) -> list[Division]:
     """The rows to learn from and to score, once or for each fold; drawn as `ravine fit` draws them."""
     rows, order = len(X), np.random.default_rng(seed).permutation(len(X))
-    if held_out is not None:
-        require(folds is None, "folds", "None beside held_out", f"{folds}", "leave one of the two out")
+    if not isinstance(held_out, (int, float)):
+        held_out = _rows(held_out)
+        require(folds is None, "folds", "None beside rows to score on", f"{folds}", "leave one of the two out")
         require(len(held_out), "held_out", "at least one row", "0 rows", "check how it was made")
         return [Division(X, held_out, np.arange(len(held_out)))]
     if folds is None:
-        require(0 < test_size < 1, "test_size", "a share above 0 and below 1", f"{test_size}", "change it")
-        count = int(round(rows * test_size))
+        require(0 < held_out < 1, "held_out", "rows, or a share above 0 and below 1", f"{held_out}", "change it")
+        count = int(round(rows * held_out))
         enough = 1 <= count <= rows - 2
-        require(enough, "X", "enough rows to hold some out", f"{rows}", "give more, or held_out=")
+        require(enough, "X", "enough rows to hold some out", f"{rows}", "give more, or rows to score on")
         held = np.sort(order[:count])
         return [Division(taken(X, np.sort(order[count:])), taken(X, held), np.arange(count))]
     parts = np.array_split(order, whole("folds", folds, 2))

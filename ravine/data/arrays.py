@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -221,7 +222,8 @@ def column_names(names: Sequence[Any] | None, data: Any, width: int) -> Names:
         return None
     listed = tuple(str(name) for name in names)
     require(len(listed) == width, "names", f"{width} names", f"{len(listed)}", "name every column once")
-    require(len(set(listed)) == width, "names", "distinct names", "a name given twice", "name every column once")
+    twice = [name for name, count in Counter(listed).items() if count > 1]
+    require(not twice, "the columns", "distinct names", f"{shown(twice[:1])} twice", "rename one")
     return listed
 
 

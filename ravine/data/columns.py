@@ -7,7 +7,9 @@ what a model sees, the cells of one row: a standardised number, a bit, a count, 
 from __future__ import annotations
 
 import abc
+import functools
 import math
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -130,8 +132,8 @@ class Numeric(AbstractColumn):
         return self.rounded(cells[..., 0] * self.scale + self.shift)
 
     def rounded(self, codes: np.ndarray) -> np.ndarray:
-        """The codes, as whole numbers where all were."""
-        return np.rint(codes) if self.whole else codes
+        """The codes, as whole numbers where all were, and none that the data type of the column cannot hold."""
+        return within_type(np.rint(codes) if self.whole else codes, self.dtype)
 
     def log_det(self, cells: np.ndarray) -> np.ndarray:
         return np.full(cells.shape[:-1], -math.log(self.scale))
@@ -210,7 +212,27 @@ class Date(Numeric):
 
     def point(self, cells: np.ndarray) -> np.ndarray:
         days = cells[..., 0] * self.scale + self.shift
-        return np.rint(days) if self.whole else np.rint(days * 86400) / 86400
+        return within_type(np.rint(days) if self.whole else np.rint(days * 86400) / 86400, self.dtype)
+
+
+def within_type(codes: np.ndarray, dtype: str) -> np.ndarray:
+    """The codes, those that a data type cannot hold at its nearest end: a draw may lie beyond all that was observed."""
+    return np.clip(codes, *_limits(dtype))
+
+
+@functools.cache
+def _limits(dtype: str) -> tuple[float, float]:
+    """The smallest and the largest code that a data type holds; infinite where it is not narrower than a float64."""
+    if dtype.startswith("datetime64"):
+        days = 106_751.0 if "[ns" in dtype else 1e8  # nanoseconds reach from 1678 to 2262
+        return -days, days
+    known = re.fullmatch(r"(u?int|float)(8|16|32|64)", dtype.removesuffix("[pyarrow]").lower())
+    if known is None or known[0] == "float64":
+        return -math.inf, math.inf
+    if known[1] == "float":
+        return float(np.finfo(known[0]).min), float(np.finfo(known[0]).max)
+    ends = np.iinfo(known[0])
+    return float(ends.min), min(float(ends.max), math.nextafter(float(ends.max) + 1, 0))
 
 
 def missing(values: np.ndarray) -> np.ndarray:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from ravine._check import complaint, require, shown, whole
-from ravine.data.columns import AbstractColumn, missing
+from ravine.data.arrays import EXACT
+from ravine.data.columns import AbstractColumn, missing, within_type
 from ravine.dist import AbstractLink, Bits, Classes, ManyZeros, Ordered, Overdispersed
 
 Level = str | int | float | bool
+OBJECTS = ("object", "str", "string", "category", "ordered")  # data types whose cells come back as they were
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Binary(AbstractColumn):
         return (cells[..., 0] >= 0.5).astype(float)
 
     def value(self, codes: np.ndarray) -> np.ndarray:
-        return _listed(self.levels)[codes.astype(int)]
+        return _listed(self.levels, self.dtype)[codes.astype(int)]
 
     def words(self) -> str:
         return f"binary: {shown(self.levels[0], 20)} or {shown(self.levels[1], 20)}"
@@ -77,10 +79,11 @@ class Count(AbstractColumn):
     def encode(self, codes: np.ndarray) -> np.ndarray:
         bad = (codes < 0) | (codes != np.floor(codes)) | np.isinf(codes)
         self._refuse(bad, codes, "whole numbers of at least 0")
+        self._refuse(codes > EXACT, codes, f"counts of at most {EXACT:.3g}")
         return codes[:, None]
 
     def point(self, cells: np.ndarray) -> np.ndarray:
-        return np.maximum(np.rint(cells[..., 0]), 0)
+        return within_type(np.maximum(np.rint(cells[..., 0]), 0), self.dtype)
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class Category(AbstractColumn):
         return np.argmax(cells, axis=-1).astype(float)
 
     def value(self, codes: np.ndarray) -> np.ndarray:
-        return _listed(self.levels)[codes.astype(int)]
+        return _listed(self.levels, self.dtype)[codes.astype(int)]
 
     def words(self) -> str:
         return f"{self.kind} of {self.width} levels"
@@ -168,7 +171,7 @@ class Constant(AbstractColumn):
         return np.full(cells.shape[:-1], np.nan if self.constant is None else 0.0)
 
     def value(self, codes: np.ndarray) -> np.ndarray:
-        return _listed((self.constant,))[np.zeros(len(codes), int)]
+        return _listed((self.constant,), self.dtype)[np.zeros(len(codes), int)]
 
     def words(self) -> str:
         return f"{self.kind}, not modelled"
@@ -187,10 +190,10 @@ def _check_levels(name: str, levels: tuple[Level, ...], count: int | None = None
     require(good, f"column {shown(name)}", f"{count or 'several'} different levels", shown(levels), "list each once")
 
 
-def _listed(levels: tuple[Any, ...]) -> np.ndarray:
-    """The levels as an array: of numbers when all are, else of objects."""
-    if all(isinstance(level, (int, float)) for level in levels):
-        return np.asarray(levels)
+def _listed(levels: tuple[Any, ...], dtype: str) -> np.ndarray:
+    """The levels as an array: of numbers, NaN for None, when all are and the column holds no objects; else of these."""
+    if dtype not in OBJECTS and all(level is None or isinstance(level, (int, float)) for level in levels):
+        return np.asarray([math.nan if level is None else level for level in levels])
     return np.array(levels, dtype=object)
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import numbers
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ravine._check import complaint, shown
+from ravine.data.arrays import EXACT, as_table
 
-DAY = 86_400 * 10**9  # nanoseconds
+DAY = 86_400 * 10**6  # microseconds: nanoseconds reach from 1678 to 2262 only
+ARROW = re.compile(r"(u?int\d+|float|double|bool|(large_)?string)\[pyarrow\]")  # those that work as pandas' own
 
 
 def is_frame(X: Any) -> bool:
@@ -21,7 +24,8 @@ def is_frame(X: Any) -> bool:
     >>> is_frame(np.zeros((2, 2)))
     False
     """
-    return hasattr(X, "iloc") and hasattr(X, "dtypes") and getattr(X, "ndim", 0) == 2
+    kind = type(X)  # asked of the class: a frame makes its `dtypes` anew each time
+    return hasattr(kind, "iloc") and hasattr(kind, "dtypes") and getattr(X, "ndim", 0) == 2
 
 
 class Given(NamedTuple):
@@ -50,19 +54,20 @@ def given(X: Any) -> Iterator[Given]:
     [('x0', [1.0]), ('x1', [2.0])]
     """
     if not is_frame(X):
-        for j, cells in enumerate(np.asarray(X, float).T):
+        for j, cells in enumerate(as_table(X).astype(float).T):
             yield Given(f"x{j}", "float64", cells)
         return
-    for j, (name, kind) in enumerate(zip(X.columns, X.dtypes, strict=True)):
-        series = X.iloc[:, j]
-        dtype = "ordered" if str(kind) == "category" and kind.ordered else str(kind)
-        yield Given(str(name), dtype, _cells(series, str(name)), _levels(kind, str(name)))
+    for name, series in X.items():
+        dtype, name = str(series.dtype), str(name)
+        levels = _levels(series.dtype, dtype, name)
+        ordered = dtype == "category" and series.dtype.ordered
+        yield Given(name, "ordered" if ordered else dtype, _cells(series, dtype, name, levels), levels)
 
 
-def _levels(dtype: Any, name: str) -> tuple[Any, ...] | None:
-    if str(dtype) == "category":
-        return tuple(_plain(level, name) for level in dtype.categories)
-    return (False, True) if getattr(dtype, "kind", "O") == "b" else None
+def _levels(kind: Any, dtype: str, name: str) -> tuple[Any, ...] | None:
+    if dtype == "category":
+        return tuple(_plain(level, name) for level in kind.categories)
+    return (False, True) if getattr(kind, "kind", "O") == "b" else None
 
 
 def taken(X: Any, places: np.ndarray) -> Any:
@@ -81,19 +86,35 @@ def is_mixed(X: Any) -> bool:
     return is_frame(X) and any(getattr(dtype, "kind", "O") not in "biuf" for dtype in X.dtypes)
 
 
-def _cells(series: Any, name: str) -> np.ndarray:
+def _cells(series: Any, dtype: str, name: str, levels: tuple[Any, ...] | None) -> np.ndarray:
     kind = getattr(series.dtype, "kind", "O")
-    if str(series.dtype) == "category":
-        series = series.astype(object)
-    elif kind in "biuf":
+    if dtype.endswith("[pyarrow]") and not ARROW.fullmatch(dtype):
+        do = "convert it, as by astype('datetime64[us]') or astype('str')"
+        raise complaint(f"column {shown(name)}", "numbers, text, categories or dates", dtype, do)
+    if dtype == "category":
+        return np.array([*(levels or ()), None], object)[series.array.codes]  # the code of a missing cell is -1
+    if isinstance(series.dtype, np.dtype) and kind in "biuf":
+        return np.asarray(series, float)
+    if kind in "biuf":
         return series.to_numpy(dtype=float, na_value=np.nan)
-    elif kind == "M":
+    if kind == "M":
         return _days(series)
-    elif kind in "mc":
+    if kind in "mc":
         do = "convert it to numbers, text or dates"
-        raise complaint(f"column {shown(name)}", "numbers, text, categories or dates", str(series.dtype), do)
-    missing = series.isna().to_numpy()
-    return np.array([None if gone else _plain(v, name) for v, gone in zip(series, missing, strict=True)], object)
+        raise complaint(f"column {shown(name)}", "numbers, text, categories or dates", dtype, do)
+    import pandas
+
+    values = np.asarray(series, object)
+    pairs = zip(values.tolist(), pandas.isna(values).tolist(), strict=True)
+    cells = [None if gone else _plain(value, name) for value, gone in pairs]
+    if dtype == "object" and any(cell is not None for cell in cells) and all(map(_is_number, cells)):
+        return np.array([np.nan if cell is None else cell for cell in cells], float)
+    return np.array(cells, object)
+
+
+def _is_number(cell: Any) -> bool:
+    """Nothing, or a number that is no bit and that a float holds: such objects are a column of numbers."""
+    return cell is None or type(cell) is float or (type(cell) is int and abs(cell) <= EXACT)
 
 
 def _plain(value: Any, name: str) -> Any:
@@ -113,30 +134,39 @@ def _days(series: Any) -> np.ndarray:
     """Days since 1970 in universal time, NaN where missing."""
     if series.dt.tz is not None:
         series = series.dt.tz_convert("UTC").dt.tz_localize(None)
-    stamps = series.to_numpy("datetime64[ns]")
+    stamps = series.to_numpy("datetime64[us]")
     return np.where(np.isnat(stamps), np.nan, stamps.astype(np.int64) / DAY)
 
 
-def series(cells: np.ndarray, known: np.ndarray, dtype: str, levels: tuple[Any, ...]) -> Any:
+def series(cells: np.ndarray, known: np.ndarray, dtype: str, levels: tuple[Any, ...] | None, index: Any = None) -> Any:
     """A pandas column of this dtype from cells, missing where not ``known``; ``levels`` are those of a category."""
     import pandas
 
     if dtype.startswith("datetime64"):
-        stamps = np.full(len(cells), np.datetime64("NaT"), "datetime64[ns]")
-        micro = np.rint(cells[known].astype(float) * (DAY // 1000)).astype(np.int64)  # days hold no finer fractions
-        stamps[known] = (micro * 1000).astype("datetime64[ns]")
-        dates = pandas.Series(stamps)
-        return dates.dt.tz_localize("UTC").astype(dtype) if "," in dtype else dates.astype(dtype)
+        return _dates(cells, known, dtype, index)
     if dtype in ("category", "ordered"):
         place = {level: i for i, level in enumerate(levels or dict.fromkeys(cells[known].tolist()))}
-        codes = [place[cell] if here else -1 for cell, here in zip(cells.tolist(), known, strict=True)]
-        return pandas.Series(pandas.Categorical.from_codes(codes, list(place), ordered=dtype == "ordered"))
+        codes = [place[cell] if here else -1 for cell, here in zip(cells.tolist(), known.tolist(), strict=True)]
+        made = pandas.Categorical.from_codes(codes, list(place), ordered=dtype == "ordered")
+        return pandas.Series(made, index=index)
     if cells.dtype.kind == "O":
         cells[~known] = None
-        return pandas.Series(cells).astype(dtype)
+        values = cells if dtype == "object" else pandas.array(cells, dtype=dtype)  # straight to it is much faster
+        return pandas.Series(values, index=index).astype(dtype)
     cells = cells.astype(float)
     nullable, integer = dtype[:1].isupper() or dtype == "boolean", dtype[:1] in "iuIUb"
-    numbers = pandas.Series(np.where(known, np.rint(cells) if integer else cells, np.nan))
-    if not known.all() and integer and not nullable:
+    numbers = pandas.Series(np.where(known, np.rint(cells) if integer else cells, np.nan), index=index)
+    if dtype == "float64" or (not known.all() and integer and not nullable):
         return numbers  # a dtype without missing values cannot be kept
     return numbers.astype("Int64").astype(dtype) if nullable and dtype[:1] in "IU" else numbers.astype(dtype)
+
+
+def _dates(cells: np.ndarray, known: np.ndarray, dtype: str, index: Any) -> Any:
+    """A pandas column of dates from days since 1970."""
+    import pandas
+
+    stamps = np.full(len(cells), np.datetime64("NaT"), "datetime64[us]")
+    # days hold no finer fractions
+    stamps[known] = np.rint(cells[known].astype(float) * DAY).astype(np.int64).astype("datetime64[us]")
+    dates = pandas.Series(stamps, index=index)
+    return dates.dt.tz_localize("UTC").astype(dtype) if "," in dtype else dates.astype(dtype)

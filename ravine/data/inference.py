@@ -43,6 +43,9 @@ def infer(column: Given, wish: Any = None) -> AbstractColumn:
     asked = (wish,) if isinstance(wish, str) else tuple(wish or ())
     (name, dtype, cells, levels), what = column, f"column {shown(column.name)}"
     seen = cells[~column.missing()]
+    if seen.dtype.kind == "f" and len(seen):
+        size = float(np.abs(seen).max())
+        require(size <= LARGEST, what, f"values within {LARGEST:g}", f"{size:g}", "rescale it or remove such a value")
     kind = str(asked[0]) if asked else _guess(dtype, seen, levels)
     one_of(f"the kind of {what}", kind, tuple(KINDS))
     if kind in ("constant", "identifier"):
@@ -51,8 +54,6 @@ def infer(column: Given, wish: Any = None) -> AbstractColumn:
     if kind in ("binary", "category", "ordinal"):
         return _levelled(name, dtype, kind, seen, tuple(asked[1]) if len(asked) > 1 else levels)
     require(seen.dtype.kind == "f", what, f"numbers in a {kind} column", shown(seen[0]), "declare it 'category'")
-    size = float(np.abs(seen).max())
-    require(size <= LARGEST, what, f"values within {LARGEST:g}", f"{size:g}", "rescale it or remove such a value")
     return _measured(name, dtype, kind, seen, asked[1:])
 
 

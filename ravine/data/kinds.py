@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ravine._check import complaint, require, shown
-from ravine.data.columns import AbstractColumn, Bounded, Censored, Date, Numeric, Positive
+from ravine.data.columns import AbstractColumn, Bounded, Censored, Date, Numeric, Positive, within_type
 from ravine.data.discrete import Binary, Category, Constant, Count, Identifier, Ordinal
 from ravine.data.plan import EDGE
 from ravine.dist import AbstractLink, Real
@@ -60,7 +60,9 @@ class Dequantised(AbstractColumn):
 
     def point(self, cells: np.ndarray) -> np.ndarray:
         codes = np.floor(cells[..., 0] * self.scale + self.shift + EDGE)
-        return np.clip(codes, 0, len(self.of.levels) - 1 if isinstance(self.of, (Binary, Category)) else None)
+        if isinstance(self.of, (Binary, Category)):
+            return np.clip(codes, 0, len(self.of.levels) - 1)
+        return within_type(np.maximum(codes, 0), self.dtype)
 
     def value(self, codes: np.ndarray) -> np.ndarray:
         return self.of.value(codes)

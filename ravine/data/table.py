@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any, ClassVar, Union
 
 import numpy as np
 
 from ravine._check import require, shown
-from ravine.data.columns import AbstractColumn, Numeric
+from ravine.data.columns import AbstractColumn, Date, Numeric
 from ravine.data.discrete import Binary, Category, Constant, Count
 from ravine.data.draws import Dequantise
 from ravine.data.frames import Given, given, is_frame, series
@@ -21,7 +24,7 @@ from ravine.data.inference import infer, wishes
 from ravine.data.kinds import Dequantised, as_real, from_json, to_json
 from ravine.data.plan import Dequantisation, Measure
 from ravine.data.schema import Schema
-from ravine.dist import AbstractLink, HeavyTailed, MixedLink, Real
+from ravine.dist import AbstractLink, Censored, HeavyTailed, MixedLink, Real, Within
 
 AnySchema = Union[Schema, "TableSchema"]
 
@@ -156,6 +159,7 @@ class TableSchema:
         require(same, "the columns", shown(want, 200), shown(got, 200), do)
         made = np.empty((len(X), len(want)))
         for j, (column, cells) in enumerate(zip(self.columns, found, strict=True)):
+            _refuse_other_numbers(column, cells)
             made[:, j] = column.code(cells.cells)
             if _levels(column):
                 _warn_of_unseen(cells, made[:, j])
@@ -204,6 +208,8 @@ class TableSchema:
     def link(self, chosen: AbstractLink | None = None) -> AbstractLink:
         """How the output of a network becomes a law over a row; ``chosen`` stands for the law of real cells.
 
+        Columns of one kind, and with as many levels, are cells of one law: it is computed, and compiled, once.
+
         Raises
         ------
         ValueError
@@ -211,21 +217,16 @@ class TableSchema:
         """
         good = chosen is None or isinstance(chosen, (Real, HeavyTailed))
         require(good, "likelihood", "None, or a law of real cells: Real, HeavyTailed", shown(chosen), "choose another")
-        links, places, shapes = [], [], []
+        alike: dict[tuple[AbstractLink, tuple[int, ...]], list[tuple[AbstractLink, range]]] = {}
         for column, start in zip(self.columns, self.starts[:-1], strict=True):
-            if not column.width:
-                continue
-            link = column.link()
-            link = chosen if chosen is not None and type(link) is Real else link
-            cells = tuple(range(start, start + column.width))
-            if column.shape() == () and link in links and not isinstance(column, Category):
-                i = links.index(link)
-                places[i], shapes[i] = places[i] + cells, (len(places[i]) + 1,)
-            else:
-                links.append(link)
-                places.append(cells)
-                shapes.append(column.shape() or (1,))
-        return MixedLink(tuple(links), tuple(places), tuple(shapes))
+            if column.width:
+                link = column.link()
+                link = chosen if chosen is not None and type(link) is Real else link
+                part = alike.setdefault((_family(link), column.shape()), [])
+                part.append((link, range(start, start + column.width)))
+        links = tuple(_joined([link for link, _ in part]) for part in alike.values())
+        places = tuple(tuple(chain(*(cells for _, cells in part))) for part in alike.values())
+        return MixedLink(links, places, tuple((len(part), *shape) for (_, shape), part in alike.items()))
 
     def draw(self) -> Dequantise | None:
         """The noise on the cells of dequantised columns; None when there are none."""
@@ -253,9 +254,10 @@ class TableSchema:
             return made if self.framed else np.stack(made)
         if not is_frame(X):
             return np.where(np.isnan(X), self._numbers(codes), X)
-        made = X.copy()
-        for j in np.flatnonzero(X.isna().to_numpy().any(axis=0)):
-            made[X.columns[j]] = _kept(X.iloc[:, j], _series(self.columns[j], codes[:, j]).set_axis(X.index))
+        made, holes = X.copy(), X.isna().to_numpy()
+        for j in np.flatnonzero(holes.any(axis=0)).tolist():
+            column = _series(self.columns[j], codes[:, j], X.index)
+            made.isetitem(j, column if holes[:, j].all() else _kept(X.iloc[:, j], column, holes[:, j]))
         return made
 
     def describe(self) -> str:
@@ -299,21 +301,39 @@ def schema_from_json(fields: Any) -> AnySchema:
     return (TableSchema if isinstance(fields, Mapping) and "columns" in fields else Schema).from_json(fields)
 
 
-def _kept(given: Any, filled: Any) -> Any:
+def _family(link: AbstractLink) -> AbstractLink:
+    """The link that columns whose law is computed as one have in common: limits may differ from cell to cell."""
+    return dataclasses.replace(link, low=(0.0,), high=(1.0,)) if isinstance(link, (Within, Censored)) else link
+
+
+def _joined(links: list[AbstractLink]) -> AbstractLink:
+    """The link of all cells from the links of each; those with limits list them."""
+    first, *others = links
+    if not others or not isinstance(first, (Within, Censored)):
+        return first
+    low, high = (tuple(end for link in links for end in getattr(link, name)) for name in ("low", "high"))
+    return dataclasses.replace(first, low=low, high=high)
+
+
+def _kept(given: Any, filled: Any, holes: np.ndarray) -> Any:
     """A column of the user's with its holes filled, in its own data type where that can hold the values."""
-    holes = given.isna()
-    if holes.all():
-        return filled
-    if str(given.dtype) == "category" and str(filled.dtype) == "category":
+    if str(given.dtype) == "category":
+        listed = filled.cat.categories if str(filled.dtype) == "category" else filled[holes].dropna().unique()
         known = given.cat.categories
-        given = given.cat.add_categories([level for level in filled.cat.categories if level not in known])
-    return given.where(~holes, filled)
+        given = given.cat.add_categories([level for level in listed if level not in known])
+        filled = filled.astype(object).where(holes).astype(given.dtype)
+    elif given.dtype.kind == "M" and filled.dtype.kind == "M":
+        filled = (filled.dt.tz_localize("UTC") if filled.dt.tz is None else filled).dt.tz_convert(given.dt.tz)
+    for dtype in (given.dtype, filled.dtype):
+        with contextlib.suppress(TypeError, ValueError):  # a data type that cannot hold the values
+            return given.astype(dtype).where(~holes, filled)
+    return given.astype(object).where(~holes, filled)
 
 
-def _series(column: AbstractColumn, codes: np.ndarray) -> Any:
+def _series(column: AbstractColumn, codes: np.ndarray, index: Any = None) -> Any:
     """A column of a data frame from its codes, NaN where missing."""
     known = ~np.isnan(codes)
-    return series(column.value(np.where(known, codes, 0.0)), known, column.dtype, _levels(column))
+    return series(column.value(np.where(known, codes, 0.0)), known, column.dtype, _levels(column), index)
 
 
 def _levels(column: AbstractColumn) -> tuple[Any, ...]:
@@ -324,6 +344,14 @@ def _levels(column: AbstractColumn) -> tuple[Any, ...]:
 
 def _modelled(kind: str) -> bool:
     return kind not in ("constant", "identifier")
+
+
+def _refuse_other_numbers(column: AbstractColumn, cells: Given) -> None:
+    """Days are numbers to a model, so dates must not be taken for measurements, nor the other way round."""
+    dated = cells.dtype.startswith("datetime64")
+    if isinstance(column, (Numeric, Count)) and dated != isinstance(column, Date) and not cells.missing().all():
+        want, got = ("numbers", "dates") if dated else ("dates", "numbers")
+        require(cells.cells.dtype.kind != "f", f"column {shown(column.name)}", want, got, "give the training columns")
 
 
 def _warn_of_unseen(column: Given, codes: np.ndarray) -> None:

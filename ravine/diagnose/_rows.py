@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray, PyTree
 
 from ravine._jax import key_words
 from ravine._tree import row_keys
-from ravine.core import AbstractLatentModel, AbstractTractable, Row, rows_in
-from ravine.evidence import held_cells
+from ravine.core import AbstractDirected, AbstractLatentModel, AbstractTractable, Row, rows_in
+from ravine.evidence import drawn_completion, held_cells, weighted_draws
+from ravine.verbs import blockwise, few, samples
 
 
 def chosen(batch: Row, places: np.ndarray) -> Row:
@@ -47,6 +49,80 @@ def place_keys(key: PRNGKeyArray, block: Row) -> Key[Array, " n"]:
     Other keys of rows are equal for equal rows, which binary tables are full of: they would all lose the same cells.
     """
     return row_keys(key, (held_cells(block), block.index))
+
+
+def _is_weighted(model: Any) -> TypeGuard[AbstractDirected]:
+    """Whether cells are drawn by weighing latents first: there is a p(x | z), and nothing in closed form."""
+    return isinstance(model, AbstractDirected) and not isinstance(model, AbstractTractable)
+
+
+def cells_given(
+    model: AbstractDirected, latents: PyTree, context: PyTree = None, *, key: PRNGKeyArray
+) -> Float[np.ndarray, "n ..."]:
+    """One draw of p(x | z) for each of n latents.
+
+    Whoever needs cells draws them here: laws of counts and of heavy tails take long to compile, and do so once.
+    """
+    each = jax.tree.map(jnp.asarray, (latents, context))
+    return blockwise(_cells_given, placed(Row(each[0], context=each[1])), model, key, seldom=True)
+
+
+def _cells_given(block: Row, model: AbstractDirected, key: PRNGKeyArray) -> Float[Array, "n ..."]:
+    keys = jax.vmap(jr.fold_in, in_axes=(None, 0))(key, jnp.asarray(block.index))
+    return jax.vmap(lambda row, k: model.likelihood(row.x, row.context).sample(key=k))(block, keys)
+
+
+def made_rows(model: AbstractLatentModel, rows: int, *, key: PRNGKeyArray) -> Float[np.ndarray, "n ..."]:
+    """Rows drawn from the model."""
+    if not _is_weighted(model):
+        return samples(model, rows, key=key)
+    above, below = jr.split(key)
+    return cells_given(model, blockwise(_priors, Row(jnp.arange(rows)), model, above, seldom=True), key=below)
+
+
+def _priors(block: Row, model: AbstractDirected, key: PRNGKeyArray) -> PyTree[Array]:
+    return jax.vmap(lambda i: model.prior().sample(key=jr.fold_in(key, i)))(block.x)
+
+
+def completions(
+    model: AbstractLatentModel, batch: Row, particles: int, draws: int, *, key: PRNGKeyArray
+) -> Float[np.ndarray, "n draws ..."]:
+    """Draws of every row given its observed cells, by keys that depend on what the row holds and on its place.
+
+    Where nothing is exact, latents are drawn and weighted once for each row, and all draws are picked among them.
+    """
+    batch = placed(batch)
+    if not _is_weighted(model):
+        return blockwise(_completions, batch, model, particles, draws, key, seldom=True)
+    above, below = jr.split(key)
+    latents = blockwise(_latents, batch, model, particles, draws, above, block=few(True), seldom=True)
+    each = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), latents)
+    context = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf), draws, axis=0), batch.context)
+    made = cells_given(model, each, context, key=below)
+    seen, x = (np.asarray(part)[:, None] for part in (batch.mask, batch.x))
+    return np.where(seen, x, made.reshape(-1, draws, *made.shape[1:]))
+
+
+def _completions(
+    block: Row, model: AbstractLatentModel, particles: int, draws: int, key: PRNGKeyArray
+) -> Float[Array, "n draws ..."]:
+    def one(row: Row, key: PRNGKeyArray) -> Float[Array, "draws ..."]:
+        # one draw after the other: side by side they would need the memory of so many rows
+        return jax.lax.map(lambda k: drawn_completion(model, row, particles, key=k), jr.split(key, draws))
+
+    return jax.vmap(one)(block, place_keys(key, block))
+
+
+def _latents(
+    block: Row, model: AbstractLatentModel, particles: int, draws: int, key: PRNGKeyArray
+) -> PyTree[Float[Array, "n draws ..."]]:
+    def one(row: Row, key: PRNGKeyArray) -> PyTree[Array]:
+        here, there = jr.split(key)
+        z, share = weighted_draws(model, row, particles, key=here)
+        chosen = jr.categorical(there, jnp.log(share), shape=(draws,))
+        return jax.tree.map(lambda leaf: leaf[chosen], z)
+
+    return jax.vmap(one)(block, place_keys(key, block))
 
 
 def cells_of(tree: PyTree, lead: int = 1) -> Float[np.ndarray, "..."]:

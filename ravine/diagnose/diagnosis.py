@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from ravine._check import Complaint, require, whole
 from ravine._jax import highest_matmul
@@ -28,11 +27,11 @@ from ravine.core import (
 from ravine.diagnose._rows import (
     cells_of,
     chosen,
+    completions,
     exact_part,
+    made_rows,
     mask_of,
     nodes_of,
-    place_keys,
-    placed,
     some,
     stream,
 )
@@ -44,10 +43,10 @@ from ravine.diagnose.likelihoods import generalisation, odd_rows
 from ravine.diagnose.noise import gradient_noise
 from ravine.diagnose.samples import LEAST, copies, two_sample
 from ravine.diagnose.words import Diagnosis, Finding
-from ravine.evidence import Exact, ExactGenerator, ImportanceWeighted, drawn_completion
+from ravine.evidence import Exact, ExactGenerator, ImportanceWeighted
 from ravine.gradients import Pathwise
 from ravine.objectives import ELBO
-from ravine.verbs import blockwise, drawn, log_likelihood, samples
+from ravine.verbs import blockwise, drawn, log_likelihood
 
 CELLS = 2**14  # that are enough to tell whether imputations are calibrated
 BATCH = 100  # rows whose gradient is drawn again and again
@@ -230,7 +229,7 @@ def _samples(subject: Subject, *, key: PRNGKeyArray) -> Finding | str:
     rows, (here, there, coin) = rows_in(batch), jr.split(key, 3)
     if rows < LEAST:
         return f"{rows} rows are too few to compare samples with"
-    made = samples(subject.model, rows, key=here)
+    made = made_rows(subject.model, rows, key=here)
     data = cells_of(_completed(subject, batch, there))
     return two_sample(data, cells_of(made), stream=stream(coin)).finding()
 
@@ -239,19 +238,14 @@ def _completed(subject: Subject, rows: Row, key: PRNGKeyArray) -> Array | np.nda
     """Rows whose holes are drawn from the model: under the right one they have the law of its samples."""
     if rows.mask is None:
         return rows.x
-    return blockwise(_completions, placed(rows), subject.model, subject.effort.particles, key)
-
-
-def _completions(block: Row, model: AbstractLatentModel, particles: int, key: PRNGKeyArray) -> Float[Array, "n ..."]:
-    keys = place_keys(key, block)
-    return jax.vmap(lambda row, k: drawn_completion(model, row, particles, key=k))(block, keys)
+    return np.asarray(completions(subject.model, rows, subject.effort.particles, 1, key=key))[:, 0]
 
 
 def _copies(subject: Subject, *, key: PRNGKeyArray) -> Finding | str:
     rows = rows_in(subject.fresh)
     if not subject.held_out or rows < LEAST:
         return f"it takes {LEAST} held-out rows to know how often fresh rows resemble training rows"
-    made = cells_of(samples(subject.model, subject.effort.rows, key=key))
+    made = cells_of(made_rows(subject.model, subject.effort.rows, key=key))
     train, fresh = ((cells_of(batch.x), mask_of(batch)) for batch in (subject.whole, subject.fresh))
     return copies(train, fresh, made).finding()
 
@@ -263,7 +257,8 @@ def _imputations(subject: Subject, *, key: PRNGKeyArray) -> Finding | str:
             return "the model has no p(x | z) to draw cells from"
         width = mask_of(rows).shape[1]  # weighted draws take long, and wide rows have many cells each
         rows, draws = _few(subject, max(few // 2, min(4 * few, CELLS // width))), 39
-    found = imputation_calibration(model, rows, key=key, draws=draws, particles=subject.effort.particles)
+    # all draws of a row are picked from the same weighted latents, of which there must be more than for a single one
+    found = imputation_calibration(model, rows, key=key, draws=draws, particles=5 * subject.effort.particles)
     return found.finding()
 
 

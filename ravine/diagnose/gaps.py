@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -14,6 +13,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ravine._check import require
+from ravine._jax import hasty_jit
 from ravine._tree import row_keys
 from ravine.core import AbstractDirected, AbstractLatentModel, AbstractTractable, Direction, Row, Scalar
 from ravine.diagnose._rows import exact_part, mean_and_error, nodes_of
@@ -141,7 +141,7 @@ def inference_gaps(model: AbstractLatentModel, batch: Row, *, key: PRNGKeyArray,
     dtype = jnp.result_type(*jax.tree.leaves(batch.x))
     noise = _noise(jr.fold_in(key, 1), (search.steps, search.draws, cells), dtype)
     exact = exact_part(model)
-    made = blockwise(_gaps, batch, model, exact, noise, search, key)
+    made = blockwise(_gaps, batch, model, exact, noise, search, key, seldom=True)
     elbo, best, log_p, error, divergence = (np.asarray(part, np.float64) for part in made)
     direction, method = ("exact", "closed form") if exact is not None else ("lower", f"importance-{search.evidence}")
     return Gaps(best - elbo, log_p - best, log_p, error, float(np.mean(divergence)), direction, method)
@@ -162,7 +162,8 @@ def _gaps(
         best = _optimised(model, row, q, noise)
         judge, weigh = jr.split(key)
         fresh = standardised(jr.normal(judge, (search.judges, noise.shape[2]), noise.dtype))
-        (fit, divergence), (best_fit, best_divergence) = (_terms(model, row, d, fresh) for d in (q, best))
+        both = jax.tree.map(lambda *leaves: jnp.stack(leaves), q, best)  # judged by one program, which compiles once
+        (fit, best_fit), (divergence, best_divergence) = jax.vmap(lambda d: _terms(model, row, d, fresh))(both)
         if exact is not None:
             log_p, error = exact.log_evidence(row), jnp.zeros_like(fit)
         else:
@@ -230,7 +231,7 @@ def _importance(
     return jax.nn.logsumexp(log_w) - jnp.log(draws), jnp.std(w) / (jnp.mean(w) * jnp.sqrt(draws))
 
 
-@eqx.filter_jit
+@hasty_jit
 def _noise(key: PRNGKeyArray, shape: tuple[int, ...], dtype: Any) -> Float[Array, "steps draws z"]:
     """Standardised noise for every step."""
     return jax.vmap(standardised)(jr.normal(key, shape, dtype))

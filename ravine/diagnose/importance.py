@@ -14,7 +14,7 @@ from ravine._tree import row_keys
 from ravine.core import AbstractLatentModel, Row, Scalar
 from ravine.diagnose.words import Finding, share
 from ravine.evidence import held_cells
-from ravine.verbs import blockwise
+from ravine.verbs import blockwise, few
 
 HEAVY = 0.7  # shape above which a mean of so many weights is unreliable: Vehtari et al. 2024
 LEAST_TAIL = 5
@@ -89,7 +89,7 @@ def importance_tail(model: AbstractLatentModel, batch: Row, *, key: PRNGKeyArray
     >>> importance_tail(model, Row(jnp.ones((1, 2))), key=jr.key(0), draws=50).heavy  # its posterior is exact
     0.0
     """
-    log_w = np.asarray(blockwise(_log_weights, batch, model, draws, key), np.float64)
+    log_w = np.asarray(blockwise(_log_weights, batch, model, draws, key, block=few(True), seldom=True), np.float64)
     w = np.exp(log_w - log_w.max(axis=1, keepdims=True))
     return ImportanceTail(pareto_k(log_w), w.sum(axis=1) ** 2 / (w**2).sum(axis=1), draws)
 

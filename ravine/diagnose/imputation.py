@@ -9,13 +9,12 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from ravine._check import require
 from ravine.core import AbstractLatentModel, Row
-from ravine.diagnose._rows import cells_of, mask_of, place_keys, placed, stream
+from ravine.diagnose._rows import cells_of, completions, mask_of, place_keys, placed, stream
 from ravine.diagnose.words import Finding, share
-from ravine.evidence import drawn_completion
 from ravine.verbs import blockwise
 
 LEVELS = (0.5, 0.8, 0.95)
@@ -90,7 +89,7 @@ def imputation_calibration(
     key: PRNGKeyArray,
     hide: float = 0.2,
     draws: int = DRAWS,
-    particles: int = 200,
+    particles: int = 1000,
 ) -> ImputationCalibration:
     r"""Hide a share of the observed cells, draw them from the model, and compare with what was there.
 
@@ -104,7 +103,7 @@ def imputation_calibration(
     ----------
     hide : probability that an observed cell is hidden; a row keeps at least one.
     draws : imputations per row: 39, 79, 119, ...
-    particles : draws of z behind an imputation that has no closed form.
+    particles : draws of z behind all imputations of a row, where there is no closed form.
 
     Raises
     ------
@@ -122,10 +121,12 @@ def imputation_calibration(
     """
     whole_ranks = (draws + 1) % 40 == 0
     require(whole_ranks, "draws", "39, 79, 119 or another 40 i - 1", f"{draws}", "only those fit 50, 80 and 95 %")
-    mask, made = blockwise(_guesses, placed(batch), model, hide, draws, particles, key)
+    here, there = jr.split(key)
+    left = jax.tree.map(jnp.asarray, blockwise(_with_holes, placed(batch), hide, here, seldom=True))
+    made = completions(model, left, particles, draws, key=there)
     truth, guesses = cells_of(batch.x), cells_of(made, 2)
     seen = mask_of(batch)
-    hidden = seen & ~mask.reshape(seen.shape)
+    hidden = seen & ~mask_of(left)
     require(hidden.any(), "imputation_calibration", "rows with 2 observed cells", "none", "give rows with more cells")
     binary = (((truth == 0) | (truth == 1)) | ~seen).all(axis=0)
     noise = stream(jr.fold_in(key, 1)).random(truth.shape)
@@ -144,28 +145,17 @@ def imputation_calibration(
     )
 
 
-def _guesses(
-    block: Row, model: AbstractLatentModel, hide: float, draws: int, particles: int, key: PRNGKeyArray
-) -> tuple[Array, Array]:
-    """What was left to see of every row, and draws of all its cells given that."""
+def _with_holes(block: Row, hide: float, key: PRNGKeyArray) -> Row:
+    """The rows with some of their observed cells hidden; the luckiest of each stays in any case."""
 
-    def one(row: Row, key: PRNGKeyArray) -> tuple[Array, Array]:
-        here, there = jr.split(key)
-        left = _with_holes(row, hide, key=here)
-        # one draw after the other: side by side they would need the memory of draws x particles rows
-        return left.mask, jax.lax.map(lambda k: drawn_completion(model, left, particles, key=k), jr.split(there, draws))
+    def one(row: Row, key: PRNGKeyArray) -> Row:
+        mask = jnp.ones(row.x.shape, bool) if row.mask is None else row.mask
+        luck = jnp.where(mask, jr.uniform(key, mask.shape), -1.0)
+        left = mask & ((luck >= hide) | (luck == jnp.max(luck)))
+        x = jnp.where(left, row.x, 0)
+        return eqx.tree_at(lambda r: (r.x, r.mask), row, (x, left), is_leaf=lambda leaf: leaf is None)
 
     return jax.vmap(one)(block, place_keys(key, block))
-
-
-def _with_holes(row: Row, hide: float, *, key: PRNGKeyArray) -> Row:
-    """The row with some of its observed cells hidden; the luckiest stays in any case."""
-    mask = jnp.ones(row.x.shape, bool) if row.mask is None else row.mask
-    luck = jnp.where(mask, jr.uniform(key, mask.shape), -1.0)
-    left = mask & ((luck >= hide) | (luck == jnp.max(luck)))
-    return eqx.tree_at(
-        lambda r: (r.x, r.mask), row, (jnp.where(left, row.x, 0), left), is_leaf=lambda leaf: leaf is None
-    )
 
 
 def _inside(

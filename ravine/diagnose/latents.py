@@ -11,7 +11,15 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ravine._tree import row_keys
-from ravine.core import AbstractDirected, AbstractDistribution, AbstractLatentModel, AbstractPosterior, Row, Scalar
+from ravine.core import (
+    AbstractDirected,
+    AbstractDistribution,
+    AbstractLatentModel,
+    AbstractPosterior,
+    Latent,
+    Row,
+    Scalar,
+)
 from ravine.diagnose._rows import nodes_of
 from ravine.diagnose.words import Finding
 from ravine.dist import FullGaussian, Gaussian, LowRankGaussian, OneHot, has_kl, has_kl_cells, kl, kl_cells
@@ -92,7 +100,7 @@ def latent_use(model: AbstractLatentModel, batch: Row, *, key: PRNGKeyArray, dra
     >>> latent_use(model, batch, key=jr.key(0)).active  # the second cause has no effect
     1
     """
-    cells, total, mean, reliance = blockwise(_uses, batch, model, draws, key)
+    cells, total, mean, reliance = blockwise(_uses, batch, model, draws, key, seldom=True)
     spread = np.var(np.asarray(mean, np.float64), axis=0)
     nodes = nodes_of(model, batch)
     if len(nodes) == 1 and isinstance(nodes[0], OneHot):
@@ -111,11 +119,18 @@ def _use(
 ) -> tuple[Float[Array, " cells"], Scalar, Float[Array, " units"], Scalar]:
     posterior, (here, there) = model.posterior(row), jr.split(key)
     z, log_q = jax.vmap(lambda k: posterior.sample(key=k))(jr.split(here, draws))
-    blind, _ = jax.vmap(lambda k: model.sample(row.context, key=k))(jr.split(there, draws))
+    blind = jax.vmap(lambda k: _blind(model, row, k))(jr.split(there, draws))
     fit = lambda z: jnp.mean(jax.vmap(lambda z: model.log_likelihood(z, row))(z))  # noqa: E731
     drawn = jnp.mean(log_q - jax.vmap(lambda z: model.log_prior(z, row))(z))
     cells, total = _divergences(model, row, posterior, drawn)
     return cells, total, flat(posterior.mean()), fit(z) - fit(blind)
+
+
+def _blind(model: AbstractLatentModel, row: Row, key: PRNGKeyArray) -> Latent:
+    """A latent that knows nothing of the row; a program that draws cells as well would take long to compile."""
+    if isinstance(model, AbstractDirected):
+        return model.prior(row.context).sample(key=key)
+    return model.sample(row.context, key=key)[0]
 
 
 def _divergences(

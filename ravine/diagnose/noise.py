@@ -13,6 +13,7 @@ import jax.random as jr
 from jaxtyping import Array, Int, Key, PRNGKeyArray, PyTree
 
 from ravine._check import whole
+from ravine._jax import hasty_jit
 from ravine._tree import as_arrays, resolve, trainable
 from ravine.core import Objective, Row
 from ravine.diagnose.words import Finding
@@ -112,7 +113,7 @@ def gradient_noise(
     return GradientNoise(parts, draws)
 
 
-@eqx.filter_jit
+@hasty_jit
 def _moments(objective: Objective, model: PyTree, batch: Row, keys: Key[Array, " draws"]) -> tuple[PyTree, ...]:
     """For each array: the summed squares of the mean gradient, its summed variances, and its size."""
     parameters, rest = trainable(model)

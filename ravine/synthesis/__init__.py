@@ -58,8 +58,7 @@ def synthesize(
     X: Any,
     n: int | None = None,
     *,
-    held_out: Any = None,
-    test_size: float = 0.2,
+    held_out: Any = 0.2,
     holes: bool = False,
     random_state: int = 0,
 ) -> Synthesis:
@@ -76,8 +75,7 @@ def synthesize(
     model : a fitted estimator, with X the rows it was fitted on; or a recipe, of which a copy is fitted on a part of X.
     X : array, data frame or images, shape (rows, ...); NaN where a cell is missing. They are not altered.
     n : how many new rows; as many as X has unless given.
-    held_out : rows of the same kind that the fit has not seen.
-    test_size : share of X that is held out when a recipe is given without ``held_out``.
+    held_out : rows of the same kind that the fit has not seen, or the share of X that is held out from a recipe.
     holes : give each new row the missing cells of a real row drawn at random; they do not depend on its values.
     random_state : seed of the split, the rows and the comparison; of the fit too when the recipe has none.
 
@@ -97,7 +95,7 @@ def synthesize(
     rows = whole("n", len(X) if n is None else n)
     seed = whole("random_state", random_state, 0)
     require(seed < SEEDS, "random_state", "a seed of 32 bits", shown(seed), "choose another")
-    model, train, held_out = _fitted(model, X, held_out, test_size, seed)
+    model, train, held_out = _fitted(model, X, held_out, seed)
     stream = np.random.default_rng([seed, 1])
     codes = _codes(model, X, max(rows, min(CHECKED, len(X))), seed)
     seen = _as_modelled(model, model._ready(train))
@@ -111,14 +109,16 @@ def synthesize(
     return Synthesis(_as_given(model, X, wanted), like, safe, model)
 
 
-def _fitted(model: Any, X: Any, held_out: Any, test_size: float, seed: int) -> tuple[Any, Any, Any]:
+def _fitted(model: Any, X: Any, held_out: Any, seed: int) -> tuple[Any, Any, Any]:
     """The fitted model, the rows it was fitted on, and rows that it was not."""
+    share = held_out if isinstance(held_out, (int, float)) else 0.0
+    held_out = None if isinstance(held_out, (int, float)) else held_out
     if hasattr(model, "model_"):
         return model, X, held_out
-    require(0 <= test_size < 1, "test_size", "a share of at least 0 and below 1", shown(test_size), "change it")
+    require(0 <= share < 1, "held_out", "rows, or a share of at least 0 and below 1", shown(share), "change it")
     fields = model.get_params(deep=False)
     fields["random_state"] = seed if fields["random_state"] is None else fields["random_state"]
-    count = 0 if held_out is not None else round(len(X) * test_size)
+    count = round(len(X) * share)
     order = np.random.default_rng([seed, 0]).permutation(len(X))
     train, rest = (taken(X, np.sort(places)) for places in (order[count:], order[:count]))
     return type(model)(**fields).fit(train), train, rest if count else held_out
