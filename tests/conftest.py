@@ -21,6 +21,13 @@ def forget():
 
 
 @pytest.fixture
+def forgetful(forget):
+    """The same after a single test, for those that compile as much as other files do."""
+    yield
+    jax.clear_caches()
+
+
+@pytest.fixture
 def key():
     return jr.key(20260101)
 

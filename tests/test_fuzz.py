@@ -261,6 +261,7 @@ def test_sixty_tables(part):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forgetful")
 @pytest.mark.parametrize("part", range(15))
 def test_fifteen_hundred_tables(part):
     """Every recipe on each; the five hundred frames of `test_fuzz_frames` make two thousand."""

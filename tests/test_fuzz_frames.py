@@ -119,6 +119,7 @@ def test_forty_frames(name):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forgetful")
 @pytest.mark.parametrize("part", range(10))
 def test_five_hundred_frames(part):
     """Every recipe on each; with the fifteen hundred tables of `test_fuzz` two thousand in all."""
@@ -257,6 +258,7 @@ def test_a_model_of_reals_refuses_other_cells_with_a_line_about_the_data():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forgetful")
 @pytest.mark.parametrize("name", ["mixture", "vae"])
 def test_whole_codes_may_be_seen_with_noise(name):
     """A few frames only: the noise is a part of the program, so each compiles its own."""
