@@ -18,6 +18,7 @@ from ravine.data import Schema, TableSchema
 from ravine.data.columns import Numeric
 from ravine.data.discrete import Binary
 from ravine.data.frames import is_frame, is_mixed
+from ravine.data.table import inferred
 
 
 def schema_of(
@@ -54,7 +55,11 @@ def wants_table(recipe: Any, X: Any) -> bool:
         return True
     told = recipe.kind is not None or recipe.levels is not None or recipe.binarise != "none"
     able = "mixed" in recipe.kinds and is_frame(X) and not told and recipe.dequantise == "none"
-    return able and {type(column) for column in TableSchema.infer(X).columns} not in ({Numeric}, {Binary})
+    if not able:
+        return False
+    found = inferred(X)
+    # a table of constants, such as a single row, has no column to look at: it is read as numbers
+    return any(c.width for c in found) and {type(c) for c in found} not in ({Numeric}, {Binary})
 
 
 def table_of(recipe: Any, X: Any) -> TableSchema:

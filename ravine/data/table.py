@@ -87,13 +87,7 @@ class TableSchema:
         ValueError
             One line that names the column: an unknown kind, cells that cannot be of it, a name that is not there.
         """
-        require(len(X), "the data", "at least one row", "0 rows", "check how it was made")
-        found = list(given(X))
-        names = [column.name for column in found]
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        require(not twice, "the columns", "distinct names", f"{shown(twice[:1])} twice", "rename one")
-        wanted = wishes(columns, names)
-        made = tuple(infer(column, wanted.get(column.name)) for column in found)
+        made, found = inferred(X, columns), list(given(X))
         if dequantise == "uniform":
             made = tuple(as_real(column, column.code(cells.cells)) for column, cells in zip(made, found, strict=True))
         return cls(made, is_frame(X), any(column.missing().any() for column in found), len(X))
@@ -294,6 +288,23 @@ class TableSchema:
 
     def _slices(self) -> list[slice]:
         return [slice(a, b) for a, b in zip(self.starts[:-1], self.starts[1:], strict=True)]
+
+
+def inferred(X: Any, columns: Mapping[Any, Any] | None = None) -> tuple[AbstractColumn, ...]:
+    """What each column of a data frame or of an array holds; raises as `TableSchema.infer`.
+
+    Examples
+    --------
+    >>> [column.kind for column in inferred(np.array([[0.0, 2.5, 7.0], [1.0, 1.5, 7.0]]))]
+    ['binary', 'numeric', 'constant']
+    """
+    require(len(X), "the data", "at least one row", "0 rows", "check how it was made")
+    found = list(given(X))
+    names = [column.name for column in found]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    require(not twice, "the columns", "distinct names", f"{shown(twice[:1])} twice", "rename one")
+    wanted = wishes(columns, names)
+    return tuple(infer(column, wanted.get(column.name)) for column in found)
 
 
 def schema_from_json(fields: Any) -> AnySchema:
