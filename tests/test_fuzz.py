@@ -20,6 +20,7 @@ from ravine._check import shown
 from ravine.blame import RobustnessWarning
 from ravine.core import Row
 from ravine.data import TableSchema
+from ravine.data.discrete import Identifier
 from ravine.evidence import ImportanceWeighted
 from ravine.models.families import Diagonal, Full, Spherical, Tied
 from ravine.models.linear_gaussian import _components, _correlations, _thin
@@ -218,8 +219,10 @@ def broken_promises(model: Any, X: Any, draws: bool = True) -> list[str]:
     scores, filled, sampled = model.score_samples(asked), np.asarray(model.impute(asked)), np.asarray(model.sample(5))
     drawn = np.asarray(model.impute(asked, draws=2) if draws else [filled])
     leaves = jax.tree.leaves(eqx.filter(model.model_, eqx.is_inexact_array))
-    # of a column of a table in which training saw nothing, nothing can be said: it stays empty
-    told_of = ~np.isnan(np.array(X, float)).all(axis=0) if isinstance(model.schema_, TableSchema) else slice(None)
+    told_of = np.ones(cells.shape[1], bool)
+    if isinstance(model.schema_, TableSchema):  # identifiers and never observed columns stay empty
+        label = np.array([isinstance(column, Identifier) for column in model.schema_.columns])
+        told_of = ~label & ~np.isnan(np.array(X, float)).all(axis=0)
     promises = {
         "finite parameters": all(np.isfinite(leaf).all() for leaf in leaves),
         "finite scores": np.isfinite(scores).all(),
