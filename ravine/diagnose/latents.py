@@ -120,10 +120,11 @@ def _use(
     posterior, (here, there) = model.posterior(row), jr.split(key)
     z, log_q = jax.vmap(lambda k: posterior.sample(key=k))(jr.split(here, draws))
     blind = jax.vmap(lambda k: _blind(model, row, k))(jr.split(there, draws))
-    fit = lambda z: jnp.mean(jax.vmap(lambda z: model.log_likelihood(z, row))(z))  # noqa: E731
+    both = jax.tree.map(lambda *parts: jnp.concatenate(parts), z, blind)
+    fit = jnp.mean(jax.vmap(lambda z: model.log_likelihood(z, row))(both).reshape(2, draws), axis=1)
     drawn = jnp.mean(log_q - jax.vmap(lambda z: model.log_prior(z, row))(z))
     cells, total = _divergences(model, row, posterior, drawn)
-    return cells, total, flat(posterior.mean()), fit(z) - fit(blind)
+    return cells, total, flat(posterior.mean()), fit[0] - fit[1]
 
 
 def _blind(model: AbstractLatentModel, row: Row, key: PRNGKeyArray) -> Latent:

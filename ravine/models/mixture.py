@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from ravine._jax import after
 from ravine.core import (
     AbstractConjugate,
     AbstractDirected,
@@ -49,7 +50,9 @@ class AbstractMixture(AbstractDirected, AbstractTractable):
         return jnp.where(row.is_empty(), 0, jax.nn.logsumexp(self._log_joint_all(row)))
 
     def conditional(self, row: Row) -> Held:
-        return Held.observed(MixtureLaw(self._log_joint_all(row), self.components.given(row)), row)
+        joint = self._log_joint_all(row)
+        seen = jax.tree.map(lambda x: jnp.ones(x.shape, bool), row.x) if row.mask is None else row.mask
+        return Held.observed(MixtureLaw(joint, self.components.given(Row(row.x, after(joint, seen)))), row)
 
     def _log_joint_all(self, row: Row) -> Float[Array, " k"]:
         """log p(observed cells, class) for every class."""
