@@ -82,7 +82,9 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", ["full", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tied", "factors"))]
+)
 def test_no_two_can_meet(name, found):
     X = np.random.default_rng(0).normal(size=(20, 5))
     X[3, 1] = X[5, 0] = np.nan
