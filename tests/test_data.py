@@ -113,6 +113,15 @@ def test_decode_inverts_encode(case):
         np.testing.assert_allclose(user[mask], flat(data)[mask], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [0.1, 9e149])
+def test_a_column_that_is_constant_up_to_rounding_stays_small(size):
+    """Its mean may be off by rounding, which is a large number beside 1 where the column is large."""
+    X = np.full((40, 2), size)
+    X[::2, 1] = np.nextafter(size, 0)
+    values, _ = Schema.infer(X, standardise=True).encode(X, "float32")
+    assert np.array_equal(values[:, 0], np.zeros(40)) and (np.abs(values) < 1).all()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_dtype_is_as_asked(case, dtype):
     data, schema, _ = case

@@ -29,8 +29,10 @@ class Summary(NamedTuple):
     whole: np.ndarray
 
     def mean(self) -> np.ndarray:
-        """Mean of each column; 0 where nothing was observed."""
-        return self.total / np.maximum(self.seen, 1)
+        """Mean of each column, within its range whatever the rounding; 0 where nothing was observed."""
+        seen = self.seen > 0
+        low, high = np.where(seen, self.low, 0), np.where(seen, self.high, 0)
+        return np.clip(self.total / np.maximum(self.seen, 1), low, high)
 
     def infinite(self) -> bool:
         """True when some cell is infinite."""

@@ -112,8 +112,8 @@ def fitted(fields: dict[str, Any], table: np.ndarray, summary: Summary, standard
     if fields.get("binarise") == "threshold":
         return {"base": _floats(share_at_least(table, fields["threshold"], summary))}
     real, noisy = fields["kind"] == "real", fields.get("dequantise") == "uniform"
+    sizes = np.where(summary.seen > 0, np.maximum(np.abs(summary.low), np.abs(summary.high)), 0.0)
     if real:
-        sizes = np.where(summary.seen > 0, np.maximum(np.abs(summary.low), np.abs(summary.high)), 0.0)
         got = f"{sizes.max():g} in column {int(sizes.argmax())}"
         require(sizes.max() <= LARGEST, "the data", f"values within {LARGEST:g}", got, "rescale or remove that column")
     divisor = fields.get("divisor", 1.0)
@@ -122,7 +122,8 @@ def fitted(fields: dict[str, Any], table: np.ndarray, summary: Summary, standard
         return {"base": _floats(np.where(summary.seen > 0, mean, 0.0))}
     # a uniform draw of width 1 has variance 1/12
     deviation = np.hypot(spread(table, summary), math.sqrt(1 / 12) * noisy) / divisor
-    shift, scale = np.where(summary.seen > 0, mean, 0.0), np.where(deviation > 0, deviation, 1.0)
+    unit = np.maximum(1.0, 8 * np.finfo(float).eps * sizes / divisor)  # of a column that is constant up to rounding
+    shift, scale = np.where(summary.seen > 0, mean, 0.0), np.where(deviation > 0, deviation, unit)
     return {"shift": _floats(shift), "scale": _floats(scale), "base": (0.0,) * len(mean)}
 
 
