@@ -1,6 +1,9 @@
 """Strict settings for every test: no silent broadcasting across ranks, no warnings."""
 
+import gc
 import os
+
+gc.set_threshold(100_000, 20, 20)  # tracing makes many small objects that stay
 
 # unoptimised machine code compiles several times faster; results agree to rounding
 UNOPTIMISED = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"

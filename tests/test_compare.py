@@ -289,6 +289,7 @@ def test_folds_hold_out_each_row_once():
         np.testing.assert_allclose(made.scores["factor-analysis(latents=1)"][held], alone, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_baselines_of_a_table_share_a_base_measure():
     frame = people()
     made = compare(frame, [], columns={"height": "positive"})

@@ -259,7 +259,7 @@ UNITS = {name: RECIPES[name] for name in (*LEARNED, "factor-analysis")}
 UNITS["gaussian-mixture"] = functools.partial(RECIPES["gaussian-mixture"], standardise=True)  # its floor has a unit
 
 
-@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("name", [n if n in DEFAULT else pytest.param(n, marks=pytest.mark.slow) for n in UNITS])
 def test_likelihoods_are_in_the_users_units(name):
     """Another unit shifts the density by log |d new / d old|; with a power of two no more than rounding."""
     X = table()
@@ -297,14 +297,21 @@ TREATMENTS = {
         {0, 16},
     ),
     "dequantised": (
-        {"dequantise": "uniform", "levels": 17}, "64 real cells dequantised from 17 levels (standardised)".replace(
-            " (standardised)", " (standardised)"), "counting", set(range(17)),
+        {"dequantise": "uniform", "levels": 17},
+        "64 real cells dequantised from 17 levels (standardised)",
+        "counting",
+        set(range(17)),
     ),
     "reals": ({"kind": "real"}, "64 real cells (standardised)", "lebesgue", None),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("treatment", TREATMENTS)
+QUICK = ("binary", "reals")
+
+
+@pytest.mark.parametrize(
+    "treatment", [t if t in QUICK else pytest.param(t, marks=pytest.mark.slow) for t in TREATMENTS]
+)
 def test_a_number_says_how_the_data_were_treated(treatment):
     fields, treated, measure, values = TREATMENTS[treatment]
     model, X = digit_vae(**fields), digits(12)
@@ -576,7 +583,7 @@ def test_a_run_in_a_folder_goes_on(tmp_path):
     refused(lambda: unwritten.fit(X, folder=tmp_path), "lambda")  # before training, not after
 
 
-@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("name", [n if n == "vae" else pytest.param(n, marks=pytest.mark.slow) for n in LEARNED])
 def test_a_large_mapped_file_is_read_as_needed_and_gives_the_same_bits(name, tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", table())
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")

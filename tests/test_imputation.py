@@ -141,7 +141,7 @@ def test_draws_that_share_their_latents_follow_the_conditional(x64):
     assert helpers.worst((cell - mean[0]) ** 2, float(covariance[0, 0])) < helpers.LIMIT
 
 
-@pytest.mark.parametrize("name", ["mixture", "vae"])
+@pytest.mark.parametrize("name", ["mixture", pytest.param("vae", marks=pytest.mark.slow)])
 def test_intervals_keep_what_was_seen_and_grow_with_the_level(name):
     X = table()
     low, high = intervals(fitted(name), X, 0.9, draws=99)

@@ -117,6 +117,7 @@ def true_log_prob(table: pd.DataFrame) -> np.ndarray:
     return np.log(total)
 
 
+@pytest.mark.slow
 def test_three_classes_are_found():
     fitted = rv.LatentClass(components=3, steps=1500, random_state=0).fit(columns(2000))
     fresh = columns(2000, seed=1)

@@ -117,7 +117,9 @@ def moments(monkeypatch, tmp_path):
     monkeypatch.setattr(_monitor, "save_checkpoint", save)
 
 
-@pytest.mark.parametrize("name", ["nested", "guarded", "em-in-batches", "two-stages", "then-em"])
+@pytest.mark.parametrize(
+    "name", ["nested", pytest.param("guarded", marks=pytest.mark.slow), "em-in-batches", "two-stages", "then-em"]
+)
 def test_a_run_killed_at_any_moment_ends_at_the_same_bits(name, often, moments, tmp_path):
     run = RUNS[name]
     steps = sum(stage.steps for stage in run.stages())

@@ -377,6 +377,7 @@ def on_these_devices() -> dict[str, np.ndarray]:
     return ends | {"together": np.stack([state.model.p for state in together])}
 
 
+@pytest.mark.slow
 def test_four_devices_share_the_rows_of_a_batch(tmp_path, monkeypatch):
     out = tmp_path / "four.npz"
     script = DEVICES.format(tests=str(Path(__file__).parent), out=str(out))
