@@ -54,16 +54,6 @@ def hasty_jit(function: Callable[..., Any]) -> Callable[..., Any]:
     return eqx.filter_jit(function, compiler_options=options)  # pyright: ignore[reportCallIssue]
 
 
-def after(earlier: Array, masks: PyTree[Array]) -> PyTree[Array]:
-    """The masks, known only when ``earlier`` is; all False where it holds NaN.
-
-    What reads them runs later. On a processor, factorisations of many matrices at once share them out to the threads
-    that run programs and wait: as many of them as there are threads, all at once, would wait for ever (jaxlib 0.10).
-    """
-    known = jnp.all(earlier == earlier)
-    return jax.tree.map(lambda mask: mask & known, masks)
-
-
 def on_processor() -> bool:
     """Whether programs run on the central processor, where a few rows fill it; an accelerator needs many."""
     return jax.default_backend() == "cpu"

@@ -69,6 +69,16 @@ class Row(eqx.Module):
             return self.x
         return jax.tree.map(jnp.where, self.mask, self.x, x)
 
+    def after(self, earlier: Array) -> Row:
+        """The same row, whose mask is known only when ``earlier`` is; nothing is observed where that holds NaN.
+
+        What reads the mask runs later. On a processor, factorisations of many matrices at once share them out to the
+        threads that run programs and wait: as many as there are threads, started at once, would wait for ever.
+        """
+        mask = jax.tree.map(lambda x: jnp.ones(x.shape, bool), self.x) if self.mask is None else self.mask
+        known = jnp.all(earlier == earlier)
+        return eqx.tree_at(lambda r: r.mask, self, jax.tree.map(lambda m: m & known, mask), is_leaf=lambda n: n is None)
+
 
 class AbstractDistribution(eqx.Module):
     """A law over one event. Fields are arrays of the event's own shape: no batch shape, ever."""

@@ -79,11 +79,12 @@ RECIPES = {
     "full": rv.GaussianMixture(components=2, iterations=2, covariance=Full(), random_state=0),
     "tied": rv.GaussianMixture(components=2, iterations=2, covariance=Tied(), random_state=0),
     "factors": rv.FactorAnalysis(latents=2, iterations=2, random_state=0),
+    "variational": rv.VariationalFactorAnalysis(latents=2, steps=2, random_state=0),
 }
 
 
 @pytest.mark.parametrize(
-    "name", ["full", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tied", "factors"))]
+    "name", ["full", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tied", "factors", "variational"))]
 )
 def test_no_two_can_meet(name, found):
     X = np.random.default_rng(0).normal(size=(20, 5))
@@ -95,10 +96,11 @@ def test_no_two_can_meet(name, found):
 
 
 @pytest.mark.slow
-def test_no_two_can_meet_in_a_diagnosis(found):
+@pytest.mark.parametrize("name", ["full", "variational"])
+def test_no_two_can_meet_in_a_diagnosis(name, found):
     X = np.random.default_rng(0).normal(size=(60, 5))
     X[3, 1] = np.nan
-    RECIPES["full"].fit(X).diagnose(X)
+    RECIPES[name].fit(X).diagnose(X)
     assert len(found) > 5 and [pairs for pairs in found if pairs] == []
 
 

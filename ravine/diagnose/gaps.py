@@ -165,7 +165,7 @@ def _gaps(
         both = jax.tree.map(lambda *leaves: jnp.stack(leaves), q, best)  # judged by one program, which compiles once
         (fit, best_fit), (divergence, best_divergence) = jax.vmap(lambda d: _terms(model, row, d, fresh))(both)
         if exact is not None:
-            log_p, error = exact.log_evidence(row), jnp.zeros_like(fit)
+            log_p, error = exact.log_evidence(row.after(fit)), jnp.zeros_like(fit)
         else:
             log_p, error = _importance(model, row, best, search.evidence, weigh)
         return fit - divergence, best_fit - best_divergence, log_p, error, divergence

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from ravine._jax import after
 from ravine.core import (
     AbstractConjugate,
     AbstractDirected,
@@ -51,8 +50,7 @@ class AbstractMixture(AbstractDirected, AbstractTractable):
 
     def conditional(self, row: Row) -> Held:
         joint = self._log_joint_all(row)
-        seen = jax.tree.map(lambda x: jnp.ones(x.shape, bool), row.x) if row.mask is None else row.mask
-        return Held.observed(MixtureLaw(joint, self.components.given(Row(row.x, after(joint, seen)))), row)
+        return Held.observed(MixtureLaw(joint, self.components.given(row.after(joint))), row)
 
     def _log_joint_all(self, row: Row) -> Float[Array, " k"]:
         """log p(observed cells, class) for every class."""
