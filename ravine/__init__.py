@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from ravine.data import dataset_names as dataset_names
     from ravine.data import load_dataset as load_dataset
     from ravine.data import read_table as read_table
+    from ravine.diagnose import gradient_table as gradient_table
     from ravine.estimator import LatentVariableModel as LatentVariableModel
     from ravine.evaluation import Evaluation as Evaluation
     from ravine.recipes.factor_analysis import FactorAnalysis as FactorAnalysis
     from ravine.recipes.factor_analysis import VariationalFactorAnalysis as VariationalFactorAnalysis
     from ravine.recipes.gaussian_mixture import GaussianMixture as GaussianMixture
+    from ravine.recipes.gumbel_vae import GumbelVAE as GumbelVAE
     from ravine.recipes.latent_class import LatentClass as LatentClass
     from ravine.recipes.miwae import MIWAE as MIWAE
     from ravine.recipes.mixed_factor_analysis import MixedFactorAnalysis as MixedFactorAnalysis
@@ -37,6 +39,7 @@ _HOMES = {
     "Evaluation": "ravine.evaluation",
     "FactorAnalysis": "ravine.recipes.factor_analysis",
     "GaussianMixture": "ravine.recipes.gaussian_mixture",
+    "GumbelVAE": "ravine.recipes.gumbel_vae",
     "LatentClass": "ravine.recipes.latent_class",
     "LatentVariableModel": "ravine.estimator",
     "LogLikelihood": "ravine.core",
@@ -50,6 +53,7 @@ _HOMES = {
     "anomalies": "ravine.anomalies",
     "compare": "ravine.compare",
     "dataset_names": "ravine.data",
+    "gradient_table": "ravine.diagnose",
     "load": "ravine.registry",
     "load_dataset": "ravine.data",
     "read_table": "ravine.data",

@@ -33,6 +33,30 @@ def unfix(tree: PyTree) -> PyTree:
     return tree.value if isinstance(tree, Fixed) else tree
 
 
+class Running(eqx.Module):
+    """A number that follows the mean of what it is told: an exponential moving average, of weight ``decay`` per step.
+
+    It is told by a term of the loss, `told`; `ravine.rules.Descend` moves it by a plain step, whatever its optimiser.
+    """
+
+    value: Float[Array, ""]
+    decay: float = eqx.field(static=True, default=0.9)
+
+    def told(self, mean: Float[Array, ""]) -> Float[Array, ""]:
+        """A term of value 0 whose gradient leads to ``mean``."""
+        away = jax.lax.stop_gradient(self.value - mean)
+        return away * (self.value - jax.lax.stop_gradient(self.value))
+
+    def moved(self, gradient: Running) -> Running:
+        """What is to be added to it after a step, given the gradient of the loss."""
+        return Running((self.decay - 1) * gradient.value, self.decay)
+
+
+def is_running(node: Any) -> bool:
+    """True for a `Running` number."""
+    return isinstance(node, Running)
+
+
 def trainable(tree: PyTree) -> tuple[PyTree, PyTree]:
     """Split a tree in the floating-point arrays a rule may change, and the rest."""
     return eqx.partition(tree, eqx.is_inexact_array, is_leaf=lambda node: isinstance(node, Fixed))

@@ -7,8 +7,9 @@ every array. ``key`` is keyword-only and last. Densities are in nats and normali
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Self
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -155,8 +156,12 @@ class AbstractPosterior(eqx.Module):
     """What a recogniser returns for one row: a law over the latent, and how to take expectations under it."""
 
     @abc.abstractmethod
-    def sample(self, *, key: PRNGKeyArray) -> tuple[Latent, Scalar]:
+    def drawn(self, draw: Draw, *, key: PRNGKeyArray) -> tuple[Latent, Float[Array, "..."]]:
+        """A draw z, every node taken by ``draw(d, key=key)``, and its log q(z): one number, or one for each copy."""
+
+    def sample(self, *, key: PRNGKeyArray) -> tuple[Latent, Float[Array, "..."]]:
         """A draw z and its log q(z)."""
+        return self.drawn(lambda d, key: d.sample(key=key), key=key)
 
     @abc.abstractmethod
     def log_prob(self, z: Latent) -> Scalar:
@@ -176,12 +181,23 @@ class AbstractPosterior(eqx.Module):
 
 
 Cost = Callable[[Latent, Scalar], Scalar]
+Draw = Callable[..., Array]  # (distribution, *, key)
 
 
 class AbstractGradient(eqx.Module):
-    """An estimator of E_{z~d}[cost(z)]: the value is right, the gradient is as declared."""
+    """An estimator of E_{z~d}[cost(z)]: the value is right unless it says otherwise, the gradient is as declared.
+
+    An estimator that learns takes the cost as something to be lowered, and adds terms of value 0 whose gradient lowers
+    its own loss: it learns in the same step as the model.
+
+    Attributes
+    ----------
+    biased : class variable; the mean of its gradient is not the gradient of the mean.
+    differentiates : class variable; the cost must have a derivative in z.
+    """
 
     biased: eqx.AbstractClassVar[bool]
+    differentiates: ClassVar[bool] = False
 
     @abc.abstractmethod
     def __call__(self, cost: Callable[[Array], Scalar], d: AbstractDistribution, *, key: PRNGKeyArray) -> Scalar: ...
@@ -189,6 +205,26 @@ class AbstractGradient(eqx.Module):
     @abc.abstractmethod
     def refuses(self, d: AbstractDistribution) -> str | None:
         """Why this estimator cannot serve ``d``; None when it can. Asked before any tracing."""
+
+    @abc.abstractmethod
+    def calls(self, d: AbstractDistribution) -> int:
+        """How often one estimate for one node evaluates the cost."""
+
+    def evaluations(self, posterior: AbstractPosterior) -> int:
+        """How often one estimate for a posterior evaluates the cost; one node inside the other unless overruled."""
+        return math.prod(self.calls(d) for d in posterior.nodes())
+
+    def given(self, row: Row) -> AbstractGradient:
+        """The estimator for this row, where it depends on the row."""
+        return self
+
+    def hard(self) -> AbstractGradient:
+        """An estimator whose value is right, where this one's is not."""
+        return self
+
+    def learning(self, inputs: int, latents: Sequence[int], *, key: PRNGKeyArray) -> AbstractGradient:
+        """The estimator with its learned parts, if any, sized for rows of ``inputs`` cells and these nodes."""
+        return self
 
 
 class AbstractRecogniser(eqx.Module):

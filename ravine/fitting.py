@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -21,7 +22,7 @@ from ravine._monitor import Monitor, keep_lines_up_to
 from ravine._tree import as_arrays, resolve
 from ravine.blame import Ledger, RobustnessWarning, verdict
 from ravine.checkpoint import CHECKPOINT, checkpoint_record, load_checkpoint
-from ravine.core import AbstractDraw, AbstractRule, Row
+from ravine.core import AbstractDraw, AbstractGradient, AbstractRule, Objective, Row
 from ravine.data import AnySchema, padded
 from ravine.rules import Best, Descend, Guarded, Redrawn
 from ravine.rules.watch import BestState
@@ -159,9 +160,16 @@ def _staged(recipe: Recipe, stage: Stage, draw: AbstractDraw | None, rows: int, 
         rule = Redrawn(draw, rule)
     if objective is not None and held_out is not None:
         every = jnp.asarray(evaluation_period(stage, rows))
-        yardstick = resolve(objective, jnp.asarray(stage.steps))  # a moving beta would make the first models the best
+        # a moving beta would make the first models the best, and a soft draw flatters
+        yardstick = hardened(resolve(objective, jnp.asarray(stage.steps)))
         rule = Best(rule, yardstick, held_out, every, jnp.asarray(recipe.patience))
     return _with_rule(stage, rule)
+
+
+def hardened(objective: Objective) -> Objective:
+    """The objective with every gradient estimator replaced by one whose value is right."""
+    gradient = lambda node: isinstance(node, AbstractGradient)  # noqa: E731
+    return jax.tree.map(lambda node: node.hard() if gradient(node) else node, objective, is_leaf=gradient)
 
 
 def _with_rule(stage: Stage, rule: AbstractRule) -> Stage:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,7 +13,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ravine.core import AbstractDistribution, AbstractGradient, AbstractPosterior, Cost, Latent, Scalar
+from ravine.core import AbstractDistribution, AbstractGradient, AbstractPosterior, Cost, Draw, Latent, Scalar
 
 
 class OneNode(AbstractPosterior):
@@ -29,8 +31,8 @@ class OneNode(AbstractPosterior):
 
     distribution: AbstractDistribution
 
-    def sample(self, *, key: PRNGKeyArray) -> tuple[Latent, Scalar]:
-        z = self.distribution.sample(key=key)
+    def drawn(self, draw: Draw, *, key: PRNGKeyArray) -> tuple[Latent, Scalar]:
+        z = draw(self.distribution, key=key)
         return z, self.distribution.log_prob(z)
 
     def log_prob(self, z: Latent) -> Scalar:
@@ -58,13 +60,13 @@ class Chain(AbstractPosterior):
     first: AbstractDistribution
     steps: tuple[Callable[[Array], AbstractDistribution], ...]
 
-    def sample(self, *, key: PRNGKeyArray) -> tuple[Latent, Scalar]:
+    def drawn(self, draw: Draw, *, key: PRNGKeyArray) -> tuple[Latent, Scalar]:
         keys = jr.split(key, len(self.steps) + 1)
-        z = [self.first.sample(key=keys[0])]
+        z = [draw(self.first, key=keys[0])]
         log_q = self.first.log_prob(z[0])
         for step, k in zip(self.steps, keys[1:], strict=True):
             d = step(z[-1])
-            z.append(d.sample(key=k))
+            z.append(draw(d, key=k))
             log_q = log_q + d.log_prob(z[-1])
         return tuple(z), log_q
 
@@ -108,8 +110,8 @@ class Flipped(AbstractPosterior):
 
     posterior: Chain
 
-    def sample(self, *, key: PRNGKeyArray) -> tuple[Latent, Scalar]:
-        z, log_q = self.posterior.sample(key=key)
+    def drawn(self, draw: Draw, *, key: PRNGKeyArray) -> tuple[Latent, Scalar]:
+        z, log_q = self.posterior.drawn(draw, key=key)
         return z[::-1], log_q
 
     def log_prob(self, z: Latent) -> Scalar:
@@ -134,8 +136,8 @@ class Several(AbstractPosterior):
     posterior: AbstractPosterior
     k: int = eqx.field(static=True)
 
-    def sample(self, *, key: PRNGKeyArray) -> tuple[Latent, Float[Array, " k"]]:
-        return jax.vmap(lambda k: self.posterior.sample(key=k))(jr.split(key, self.k))
+    def drawn(self, draw: Draw, *, key: PRNGKeyArray) -> tuple[Latent, Float[Array, " k"]]:
+        return jax.vmap(lambda k: self.posterior.drawn(draw, key=k))(jr.split(key, self.k))
 
     def log_prob(self, z: Latent) -> Float[Array, " k"]:
         return jax.vmap(self.posterior.log_prob)(z)
@@ -168,10 +170,36 @@ class AbstractTrajectoryGradient(AbstractGradient):
     def over(self, cost: Cost, posterior: AbstractPosterior, *, key: PRNGKeyArray) -> Scalar:
         """E[cost(z, log q(z))] from whole draws of the posterior."""
 
+    def evaluations(self, posterior: AbstractPosterior) -> int:
+        """As for one node, whatever the depth."""
+        return self.calls(posterior.nodes()[0])
+
+
+class AbstractManyDraws(AbstractGradient):
+    """An estimator that looks at the k log weights of a bound, not at the bound alone."""
+
+    @abc.abstractmethod
+    def bound(self, log_weight: Cost, posterior: AbstractPosterior, k: int, *, key: PRNGKeyArray) -> Scalar:
+        """``log 1/k sum_i exp(log_weight(z_i, log q(z_i)))`` over k draws of the posterior."""
+
 
 def check(gradient: AbstractGradient, posterior: AbstractPosterior) -> None:
     """Raise, before the cost is traced, when the estimator cannot serve a node of the posterior."""
     for d in posterior.nodes():
         reason = gradient.refuses(d)
         if reason is not None:
-            raise TypeError(f"{type(gradient).__name__} cannot differentiate through {type(d).__name__}: {reason}")
+            what = f"{type(gradient).__name__} cannot differentiate through {type(d).__name__}"
+            raise TypeError(f"{what}: {reason}; use {', '.join(serving(d))}.")
+
+
+def serving(d: AbstractDistribution) -> list[str]:
+    """The names of the estimators, as they are by default, that can serve a distribution."""
+    found, todo = [], AbstractGradient.__subclasses__()
+    while todo:
+        cls: Any = todo.pop()
+        todo += cls.__subclasses__()
+        usable = not (inspect.isabstract(cls) or issubclass(cls, AbstractManyDraws))
+        made: Any = cls
+        if usable and cls.__module__.startswith("ravine.") and made().refuses(d) is None:
+            found.append(cls.__name__)
+    return sorted(found)

@@ -31,7 +31,7 @@ from ravine.dist import (
     OneHot,
     Real,
 )
-from ravine.gradients import Enumerate, Pathwise, ScoreFunction
+from ravine.gradients import RLOO, VIMCO, Enumerate, Pathwise, ReinMax, ScoreFunction
 from ravine.models.directed import Directed, Helmholtz
 from ravine.objectives import ELBO, IWAE, AnalyticELBO, DReG, StickingTheLanding
 from ravine.posteriors import OneNode
@@ -211,8 +211,10 @@ SMOOTH = ("linear-gaussian", "vae", "two-layers")  # latents with pathwise gradi
 
 GRADIENTS: dict[str, AbstractGradient] = {
     "score-1": ScoreFunction(1),
-    "score-2": ScoreFunction(2),
     "score-4": ScoreFunction(4),
+    "rloo-2": RLOO(2),
+    "rloo-4": RLOO(4),
+    "vimco": VIMCO(),
     "enumerate": Enumerate(),
     "pathwise-1": Pathwise(),
     "pathwise-3": Pathwise(3),
@@ -221,12 +223,14 @@ GRADIENTS: dict[str, AbstractGradient] = {
 # Objectives, and models each is tried on.
 OBJECTIVES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "elbo-pathwise": (ELBO(Pathwise(2)), ("two-layers",)),
-    "elbo-score": (ELBO(ScoreFunction(2), beta=0.5), ("belief-net",)),
+    "elbo-score": (ELBO(RLOO(2), beta=0.5), ("belief-net",)),
     "elbo-enumerate": (ELBO(Enumerate()), ("belief-net",)),
     "analytic": (AnalyticELBO(Pathwise()), ("vae",)),
     "analytic-enumerate": (AnalyticELBO(Enumerate(), beta=2.0, free_bits=0.1), ("one-hot",)),
     "iwae-pathwise": (IWAE(3, Pathwise()), ("two-layers",)),
-    "iwae-score": (IWAE(3, ScoreFunction(2)), ("bits",)),
+    "iwae-score": (IWAE(3, RLOO(2)), ("bits",)),
+    "iwae-vimco": (IWAE(3, VIMCO()), ("bits",)),
+    "elbo-straight-through": (ELBO(ReinMax()), ("one-hot",)),
     "sticking-the-landing": (StickingTheLanding(), ("two-layers",)),
     "dreg": (DReG(3), ("two-layers",)),
 }

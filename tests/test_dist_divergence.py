@@ -15,10 +15,14 @@ import numpyro.distributions as nd
 import pytest
 
 from ravine.dist import (
+    IGR,
     Bernoulli,
+    Beta,
     Binomial,
     ContinuousBernoulli,
+    Dirichlet,
     FullGaussian,
+    Gamma,
     Gaussian,
     LowRankGaussian,
     Numpyro,
@@ -26,6 +30,8 @@ from ravine.dist import (
     OneHot,
     Poisson,
     StudentT,
+    Subset,
+    VonMises,
     has_kl,
     has_kl_cells,
     kl,
@@ -64,6 +70,12 @@ PAIRS = {
     "binomial": lambda: (Binomial(a([-2.0, 0.0]), 5), Binomial(a([1.0, -1.0]), 5)),
     "poisson": lambda: (Poisson(a([-1.0, 2.0])), Poisson(a([0.5, 1.5]))),
     "continuous-bernoulli": lambda: (ContinuousBernoulli(a([-3.0, 0.1])), ContinuousBernoulli(a([1.0, 0.0]))),
+    "gamma": lambda: (Gamma(a([2.0, 0.7]), a([1.0, 3.0])), Gamma(a([1.5, 2.0]), a([2.0, 0.5]))),
+    "beta": lambda: (Beta(a([2.0, 0.7]), a([1.0, 3.0])), Beta(a([1.5, 2.0]), a([2.0, 0.5]))),
+    "dirichlet": lambda: (Dirichlet(a([[2.0, 0.7, 1.0]])), Dirichlet(a([[1.5, 1.0, 3.0]]))),
+    "von-mises": lambda: (VonMises(a([0.5, 2.0]), a([1.0, 30.0])), VonMises(a([1.0, 1.8]), a([2.0, 7.0]))),
+    "subset": lambda: (Subset(a([[2.0, 0.7, 1.0, 0.0]]), 2), Subset(a([[-1.0, 0.3, 0.4, 1.0]]), 2)),
+    "igr": lambda: (IGR(a([A]), a([B]), 0.5), IGR(a([-A]), a([B[::-1]]), 0.5)),
     "numpyro": lambda: (
         Numpyro(nd.Gamma, {"concentration": a([2.0]), "rate": a([1.0])}),
         Numpyro(nd.Gamma, {"concentration": a([1.5]), "rate": a([2.0])}),
@@ -104,7 +116,9 @@ def test_divergence_under_jit_and_vmap(pair, x64):
     np.testing.assert_allclose(jax.jit(jax.vmap(kl))(*twice), np.full(2, kl(q, p)), rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "bernoulli", "one-hot", "binomial", "poisson", "continuous-bernoulli"])
+@pytest.mark.parametrize(
+    "name", ["gaussian", "bernoulli", "one-hot", "binomial", "poisson", "continuous-bernoulli", "dirichlet"]
+)
 def test_divergence_is_the_sum_over_cells(name, x64):
     q, p = PAIRS[name]()
     assert has_kl_cells(q, p)
@@ -177,6 +191,8 @@ def test_a_numpyro_pair_without_a_closed_form_is_refused():
         (Bernoulli(jnp.zeros(2)), Bernoulli(jnp.zeros(1))),
         (OneHot(jnp.zeros(2)), OneHot(jnp.zeros(3))),
         (Binomial(jnp.zeros(2), 3), Binomial(jnp.zeros(2), 4)),
+        (Subset(jnp.zeros(3), 2), Subset(jnp.zeros(3), 1)),
+        (IGR(jnp.zeros(2), jnp.ones(2), 0.5), IGR(jnp.zeros(2), jnp.ones(2), 0.7)),
     ],
 )
 def test_laws_over_different_events_are_refused(q, p):

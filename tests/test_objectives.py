@@ -41,7 +41,7 @@ from helpers import (
 from ravine._tree import Fixed, Linear, parameter_count, resolve
 from ravine.core import AbstractRecogniser, Row
 from ravine.dist import Ancestral, Conditional, Gaussian, Homoscedastic, Real
-from ravine.gradients import Enumerate, Pathwise, ScoreFunction
+from ravine.gradients import RLOO, Enumerate, Pathwise
 from ravine.models.directed import Directed, Helmholtz
 from ravine.objectives import ELBO, IWAE, AnalyticELBO, DReG, StickingTheLanding
 from ravine.posteriors import Chain
@@ -247,7 +247,7 @@ def without(model: Helmholtz, keep: np.ndarray) -> Helmholtz:
 
 REMOVED = {
     "linear-gaussian": [*SAMPLED.values(), IWAE(3, Pathwise()), DReG(3)],
-    "bits": [ELBO(Enumerate()), ELBO(ScoreFunction(2)), AnalyticELBO(Enumerate()), IWAE(3, ScoreFunction(2))],
+    "bits": [ELBO(Enumerate()), ELBO(RLOO(2)), AnalyticELBO(Enumerate()), IWAE(3, RLOO(2))],
 }
 
 

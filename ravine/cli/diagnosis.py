@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 
 def diagnose(
-    folder: Path, data: str | None = None, /, *, as_json: Annotated[bool, Parameter(name="--json", negative=())] = False
+    folder: Path,
+    data: str | None = None,
+    /,
+    *,
+    gradients: Annotated[bool, Parameter(negative=())] = False,
+    plot: Path | None = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
     """Say in words what is right and wrong with a fit, and what to try.
 
@@ -27,6 +33,10 @@ def diagnose(
     data
         The data it was fitted on, name or path; those in the record of the folder unless given. The rows that were
         kept for the test are found again.
+    gradients
+        Compare the gradient estimators that can serve the model instead: bias, noise, time and memory of each.
+    plot
+        With --gradients, draw the comparison into this file.
     as_json
         Print one JSON object.
     """
@@ -37,8 +47,19 @@ def diagnose(
     model = opened(folder)
     name = data or load_record(folder).get("numbers", {}).get("data")
     require(name, f"{folder}", "a record that names the data", "none", "name them: ravine diagnose DIR DATA")
-    found = model.diagnose(*divided(load_dataset(name), model))
+    require(gradients or plot is None, "--plot", "--gradients beside it", "none", "add --gradients")
+    train, held_out = divided(load_dataset(name), model)
+    found = _estimators(model, train, plot) if gradients else model.diagnose(train, held_out)
     print(json.dumps(found.to_json()) if as_json else found)
+
+
+def _estimators(model: LatentVariableModel, rows: Any, plot: Path | None) -> Any:
+    from ravine import gradient_table
+
+    found = gradient_table(model, rows)
+    if plot is not None:
+        found.plot(plot)
+    return found
 
 
 def divided(dataset: Dataset, model: LatentVariableModel) -> tuple[Any, Any]:

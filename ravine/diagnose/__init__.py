@@ -1,7 +1,9 @@
 """What went wrong with a fit, words first: collapsed latents, gaps of q, noise, overfitting, samples, imputations."""
 
 from ravine.diagnose.diagnosis import Effort, diagnose
+from ravine.diagnose.estimators import Estimated, GradientTable
 from ravine.diagnose.gaps import Gaps, Search, inference_gaps, no_gaps
+from ravine.diagnose.gradients import estimator_table, gradient_table
 from ravine.diagnose.importance import ImportanceTail, importance_tail, pareto_k, pareto_shape
 from ravine.diagnose.imputation import ImputationCalibration, imputation_calibration
 from ravine.diagnose.latents import LatentUse, latent_use
@@ -14,10 +16,12 @@ __all__ = [
     "Copies",
     "Diagnosis",
     "Effort",
+    "Estimated",
     "Finding",
     "Gaps",
     "Generalisation",
     "GradientNoise",
+    "GradientTable",
     "ImportanceTail",
     "ImputationCalibration",
     "LatentUse",
@@ -27,8 +31,10 @@ __all__ = [
     "TwoSample",
     "copies",
     "diagnose",
+    "estimator_table",
     "generalisation",
     "gradient_noise",
+    "gradient_table",
     "importance_tail",
     "imputation_calibration",
     "inference_gaps",

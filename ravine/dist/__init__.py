@@ -4,6 +4,7 @@ from ravine.dist.adapter import Numpyro as Numpyro
 from ravine.dist.adapter import NumpyroReparametrised as NumpyroReparametrised
 from ravine.dist.ancestral import Ancestral as Ancestral
 from ravine.dist.ancestral import Conditional as Conditional
+from ravine.dist.angles import VonMises as VonMises
 from ravine.dist.bounded import CensoredGaussian as CensoredGaussian
 from ravine.dist.bounded import TruncatedGaussian as TruncatedGaussian
 from ravine.dist.continuous import ContinuousBernoulli as ContinuousBernoulli
@@ -23,6 +24,9 @@ from ravine.dist.divergence import kl as kl
 from ravine.dist.divergence import kl_cells as kl_cells
 from ravine.dist.divergence import kl_cells_formula as kl_cells_formula
 from ravine.dist.divergence import kl_formula as kl_formula
+from ravine.dist.igr import IGR as IGR
+from ravine.dist.igr import fit_pmf as fit_pmf
+from ravine.dist.igr import fit_prior as fit_prior
 from ravine.dist.links import AbstractLink as AbstractLink
 from ravine.dist.links import Bits as Bits
 from ravine.dist.links import Classes as Classes
@@ -35,6 +39,18 @@ from ravine.dist.links import SharedCovariance as SharedCovariance
 from ravine.dist.links import UnitInterval as UnitInterval
 from ravine.dist.mixed import Mixed as Mixed
 from ravine.dist.mixed import MixedLink as MixedLink
+from ravine.dist.positive import Beta as Beta
+from ravine.dist.positive import Dirichlet as Dirichlet
+from ravine.dist.positive import Gamma as Gamma
+from ravine.dist.relaxed import AbstractRelaxed as AbstractRelaxed
+from ravine.dist.relaxed import BinaryConcrete as BinaryConcrete
+from ravine.dist.relaxed import Concrete as Concrete
+from ravine.dist.relaxed import ExpConcrete as ExpConcrete
+from ravine.dist.simplex_maps import AbstractSimplexMap as AbstractSimplexMap
+from ravine.dist.simplex_maps import Identity as Identity
+from ravine.dist.simplex_maps import Planar as Planar
+from ravine.dist.simplex_maps import StickBreaking as StickBreaking
+from ravine.dist.subset import Subset as Subset
 from ravine.dist.table_links import Censored as Censored
 from ravine.dist.table_links import ManyZeros as ManyZeros
 from ravine.dist.table_links import Ordered as Ordered

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from ravine.core import Scalar
 
@@ -54,3 +56,25 @@ def pair(name: str, first: Array, second: Array) -> None:
     """Refuse two parameters of different shapes."""
     if jnp.shape(first) != jnp.shape(second):
         raise ValueError(f"{name} must have one shape, got {jnp.shape(first)} and {jnp.shape(second)}.")
+
+
+def whole(mask: Array | None, shape: tuple[int, ...]) -> Array | None:
+    """Which vectors along the last axis are seen; a mask may have the event's shape or lack that axis.
+
+    A vector counts as observed when all of its entries are.
+    """
+    if mask is None:
+        return None
+    if mask.shape not in (shape, shape[:-1]):
+        raise ValueError(f"mask must have shape {shape} or {shape[:-1]}, got {mask.shape}; a batch needs jax.vmap.")
+    return mask if mask.ndim < len(shape) else jnp.all(mask, axis=-1)
+
+
+def within(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Positive numbers, the smallest of them raised to where a logarithm and its derivative are still numbers."""
+    return jnp.maximum(x, float(jnp.finfo(x.dtype).tiny) ** 0.75)
+
+
+def uniform(key: PRNGKeyArray, shape: tuple[int, ...], dtype: DTypeLike) -> Float[Array, "..."]:
+    """Uniform noise in the middles of equal cells of (0, 1): never 0 or 1, and 1 minus it is exact."""
+    return jr.uniform(key, shape, dtype) + 0.5 * float(jnp.finfo(dtype).eps)

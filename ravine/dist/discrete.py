@@ -12,7 +12,7 @@ from jax.scipy.special import gammaln
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ravine.core import AbstractDiscrete, AbstractDistribution, Scalar
-from ravine.dist._cells import check, filled, floating, grid, total
+from ravine.dist._cells import check, filled, floating, grid, total, whole
 
 
 def _log_trials(value: Array, trials: int, logits: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -103,7 +103,7 @@ class OneHot(AbstractDiscrete):
     def log_prob(self, value: Array, mask: Array | None = None) -> Scalar:
         """Log mass of the observed categoricals, in nats."""
         check(value, None, self.logits.shape)
-        seen = self._observed(mask)
+        seen = whole(mask, self.logits.shape)
         x = floating(value, self.logits)
         x = x if seen is None else jnp.where(seen[..., None], x, 0)
         return total(jnp.sum(x * jax.nn.log_softmax(self.logits), axis=-1), seen)
@@ -117,14 +117,6 @@ class OneHot(AbstractDiscrete):
         shape, dtype = self.logits.shape, self.logits.dtype
         codes = grid(shape[-1], math.prod(shape[:-1]))
         return jax.nn.one_hot(codes, shape[-1], dtype=dtype).reshape(-1, *shape)
-
-    def _observed(self, mask: Array | None) -> Array | None:
-        if mask is None:
-            return None
-        shape = self.logits.shape
-        if mask.shape not in (shape, shape[:-1]):
-            raise ValueError(f"mask must have shape {shape} or {shape[:-1]}, got {mask.shape}; a batch needs jax.vmap.")
-        return mask if mask.ndim < len(shape) else jnp.all(mask, axis=-1)
 
 
 class Binomial(AbstractDiscrete):

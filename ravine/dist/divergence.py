@@ -9,13 +9,18 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
+from jax.scipy.special import digamma, gammaln, i0e
 from jaxtyping import Array, Float
 
 from ravine.core import AbstractDistribution, Scalar
 from ravine.dist.adapter import AbstractNumpyro, Numpyro, NumpyroReparametrised
+from ravine.dist.angles import VonMises, mean_cosine
 from ravine.dist.continuous import ContinuousBernoulli, Gaussian, log_partition
 from ravine.dist.correlated import FullGaussian, LowRankGaussian, woodbury
 from ravine.dist.discrete import Bernoulli, Binomial, OneHot, Poisson
+from ravine.dist.igr import IGR, alike
+from ravine.dist.positive import Beta, Dirichlet, Gamma, log_beta, log_multivariate_beta
+from ravine.dist.subset import Subset
 
 Pair = tuple[type[AbstractDistribution], type[AbstractDistribution]]
 Formula = TypeVar("Formula", bound=Callable[..., Array])
@@ -83,8 +88,9 @@ def has_kl_cells(q: AbstractDistribution, p: AbstractDistribution) -> bool:
 def kl(q: AbstractDistribution, p: AbstractDistribution) -> Scalar:
     r"""Divergence :math:`KL(q \| p) = E_q[\log q(x) - \log p(x)]` of two laws over one event, in nats.
 
-    Closed forms: pairs of one type among Gaussian, Bernoulli, OneHot, Binomial, Poisson and ContinuousBernoulli; any
-    two of Gaussian, FullGaussian and LowRankGaussian; two `Numpyro` families that numpyro knows a formula for.
+    Closed forms: pairs of one type among Gaussian, Bernoulli, OneHot, Binomial, Poisson, Subset, ContinuousBernoulli,
+    Gamma, Beta, Dirichlet, VonMises and IGR; any two of Gaussian, FullGaussian and LowRankGaussian; two `Numpyro`
+    families that numpyro knows a formula for. Two Concrete laws have none.
 
     Raises
     ------
@@ -111,7 +117,7 @@ def kl(q: AbstractDistribution, p: AbstractDistribution) -> Scalar:
 def kl_cells(q: AbstractDistribution, p: AbstractDistribution) -> Float[Array, "..."]:
     r"""Divergence :math:`KL(q \| p)` of each cell of the event, for laws with independent cells; sums to `kl`.
 
-    Of the event's shape; for `OneHot`, without the axis of classes.
+    Of the event's shape; for `OneHot`, `Subset` and `Dirichlet`, without the axis of classes.
 
     Raises
     ------
@@ -186,6 +192,51 @@ def _(q: Poisson, p: Poisson) -> Array:
 def _(q: ContinuousBernoulli, p: ContinuousBernoulli) -> Array:
     _same(q.logits, p.logits)
     return q.mean() * (q.logits - p.logits) - log_partition(q.logits) + log_partition(p.logits)
+
+
+@kl_cells_formula(Gamma, Gamma)
+def _(q: Gamma, p: Gamma) -> Array:
+    _same(q.concentration, p.concentration)
+    a, b, ratio = q.concentration, p.concentration, p.rate / q.rate
+    return (a - b) * digamma(a) - gammaln(a) + gammaln(b) - b * jnp.log(ratio) + a * (ratio - 1)
+
+
+@kl_cells_formula(Beta, Beta)
+def _(q: Beta, p: Beta) -> Array:
+    _same(q.a, p.a)
+    both = digamma(q.a + q.b)
+    turn = (q.a - p.a) * (digamma(q.a) - both) + (q.b - p.b) * (digamma(q.b) - both)
+    return turn + log_beta(p.a, p.b) - log_beta(q.a, q.b)
+
+
+@kl_cells_formula(Dirichlet, Dirichlet)
+def _(q: Dirichlet, p: Dirichlet) -> Array:
+    _same(q.concentration, p.concentration)
+    mean_log = digamma(q.concentration) - digamma(jnp.sum(q.concentration, axis=-1, keepdims=True))
+    turn = jnp.sum((q.concentration - p.concentration) * mean_log, axis=-1)
+    return turn + log_multivariate_beta(p.concentration) - log_multivariate_beta(q.concentration)
+
+
+@kl_cells_formula(VonMises, VonMises)
+def _(q: VonMises, p: VonMises) -> Array:
+    _same(q.location, p.location)
+    k, other, cosine = q.concentration, p.concentration, mean_cosine(q.concentration)
+    peaks = other - k + jnp.log(i0e(other)) - jnp.log(i0e(k))
+    return peaks + cosine * (k - other * jnp.cos(q.location - p.location))
+
+
+@kl_cells_formula(IGR, IGR)
+def _(q: IGR, p: IGR) -> Array:
+    alike(q, p)
+    return kl_cells(q.noise(), p.noise())
+
+
+@kl_cells_formula(Subset, Subset)
+def _(q: Subset, p: Subset) -> Array:
+    _same(q.logits, p.logits)
+    if q.k != p.k:
+        raise ValueError(f"kl of two Subsets needs equal k, got {q.k} and {p.k}.")
+    return jnp.sum(q.mean() * (q.logits - p.logits), axis=-1) - q.log_normaliser() + p.log_normaliser()
 
 
 NormalVector = Gaussian | FullGaussian | LowRankGaussian

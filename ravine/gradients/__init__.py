@@ -1,7 +1,41 @@
-"""Estimators of E_{z~d}[cost(z)]: the value is right, the gradient is as each declares."""
+"""Estimators of E_{z~d}[cost(z)] and its gradient: each declares whether it is biased and what it needs."""
 
-from ravine.gradients.enumeration import Enumerate
+from ravine.gradients.antithetic import ARM, DisARM
+from ravine.gradients.baselines import NVIL
+from ravine.gradients.control import REBAR, RELAX, MuProp
+from ravine.gradients.enumeration import Enumerate, LocalExpectation, PartialEnumerate
+from ravine.gradients.many import VIMCO
+from ravine.gradients.measure import MeasureValued
 from ravine.gradients.pathwise import Pathwise
-from ravine.gradients.score import ScoreFunction
+from ravine.gradients.score import RLOO, ScoreFunction
+from ravine.gradients.straight_through import (
+    GappedStraightThrough,
+    GumbelRao,
+    GumbelSoftmax,
+    ReinMax,
+    StraightThrough,
+    StraightThroughGumbel,
+)
 
-__all__ = ["Enumerate", "Pathwise", "ScoreFunction"]
+__all__ = [
+    "ARM",
+    "NVIL",
+    "REBAR",
+    "RELAX",
+    "RLOO",
+    "VIMCO",
+    "DisARM",
+    "Enumerate",
+    "GappedStraightThrough",
+    "GumbelRao",
+    "GumbelSoftmax",
+    "LocalExpectation",
+    "MeasureValued",
+    "MuProp",
+    "PartialEnumerate",
+    "Pathwise",
+    "ReinMax",
+    "ScoreFunction",
+    "StraightThrough",
+    "StraightThroughGumbel",
+]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from jaxtyping import PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
 from ravine._tree import Fixed, unfix
 from ravine.core import (
     AbstractDirected,
     AbstractDistribution,
+    AbstractGradient,
     AbstractLatentModel,
     AbstractPosterior,
     AbstractRecogniser,
@@ -60,3 +61,37 @@ class Helmholtz(AbstractDirected, AbstractLatentModel):
 
     def posterior(self, row: Row) -> AbstractPosterior:
         return self.q(self.p, row)
+
+
+class Learned(AbstractDirected, AbstractLatentModel):
+    """A model together with the gradient estimator that learns beside it, such as a baseline or a control variate.
+
+    ``ELBO()`` and its like, without an estimator or with one of the same kind, take this one. Everything else is the
+    model's. `with_learned` makes one where an estimator learns.
+    """
+
+    model: Helmholtz
+    gradient: AbstractGradient
+
+    def prior(self, context: PyTree = None) -> AbstractDistribution:
+        return self.model.prior(context)
+
+    def likelihood(self, z: Latent, context: PyTree = None) -> AbstractDistribution:
+        return self.model.likelihood(z, context)
+
+    def posterior(self, row: Row) -> AbstractPosterior:
+        return self.model.posterior(row)
+
+
+def with_learned(
+    model: Helmholtz, gradient: AbstractGradient, inputs: int, latents: Sequence[int], *, key: PRNGKeyArray
+) -> Helmholtz | Learned:
+    """The model, with its gradient estimator beside it if that has parts that learn.
+
+    Parameters
+    ----------
+    inputs : cells of a row.
+    latents : cells of each stochastic node, in the order of the posterior.
+    """
+    learning = gradient.learning(inputs, latents, key=key)
+    return model if learning is gradient else Learned(model, learning)

@@ -13,10 +13,12 @@ from ravine._tree import AbstractSchedule, number
 from ravine.core import (
     AbstractDirected,
     AbstractDistribution,
+    AbstractGenerator,
     AbstractGradient,
     AbstractLatentModel,
     AbstractPosterior,
     AbstractReparametrised,
+    Cost,
     Latent,
     Metrics,
     Row,
@@ -24,7 +26,7 @@ from ravine.core import (
     averaged,
 )
 from ravine.dist import has_kl_cells, kl, kl_cells
-from ravine.posteriors import Several
+from ravine.posteriors import AbstractManyDraws, Several, check
 
 
 class ELBO(eqx.Module):
@@ -32,9 +34,10 @@ class ELBO(eqx.Module):
 
     Kingma & Welling 2014 (arXiv:1312.6114), estimator A; any posterior, any gradient estimator. With ``beta = 1`` it
     is a lower bound on log p(x) in nats; ``beta`` may be a schedule (Higgins et al. 2017; Bowman et al. 2016).
+    Without a gradient estimator that of the model is taken, which learns with it: see `ravine.models.Learned`.
     """
 
-    gradient: AbstractGradient
+    gradient: AbstractGradient | None = None
     beta: float | AbstractSchedule = 1.0
 
     def __call__(self, model: AbstractLatentModel, batch: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Metrics]:
@@ -47,7 +50,7 @@ class ELBO(eqx.Module):
         def cost(z: Latent, log_q: Scalar) -> Scalar:
             return model.log_likelihood(z, row) + number(self.beta) * (model.log_prior(z, row) - log_q)
 
-        return model.posterior(row).expect(cost, self.gradient, key=key)
+        return _raised(cost, model.posterior(row), _estimator(self.gradient, model, row), key)
 
 
 class AnalyticELBO(eqx.Module):
@@ -56,10 +59,10 @@ class AnalyticELBO(eqx.Module):
     Estimator B of Kingma & Welling 2014. Needs one stochastic node and a pair of distributions whose divergence is
     known. ``free_bits`` (nats per latent cell, Kingma et al. 2016, arXiv:1606.04934, eq. 15) stops pushing down the
     divergence of a cell, averaged over the batch, once it is below that number; ``beta`` and ``free_bits`` may be
-    schedules.
+    schedules. Without a gradient estimator that of the model is taken, as by `ELBO`.
     """
 
-    gradient: AbstractGradient
+    gradient: AbstractGradient | None = None
     beta: float | AbstractSchedule = 1.0
     free_bits: float | AbstractSchedule = 0.0
 
@@ -76,7 +79,8 @@ class AnalyticELBO(eqx.Module):
             raise TypeError(
                 "AnalyticELBO needs a posterior with one stochastic node; use ELBO, whose divergence is sampled."
             )
-        fit = posterior.expect(lambda z, log_q: model.log_likelihood(z, row), self.gradient, key=key)
+        gradient = _estimator(self.gradient, model, row)
+        fit = _raised(lambda z, log_q: model.log_likelihood(z, row), posterior, gradient, key)
         return fit, _divergence(posterior.nodes()[0], model.prior(row.context))
 
 
@@ -92,7 +96,7 @@ class IWAE(eqx.Module):
     """
 
     k: int = eqx.field(static=True)
-    gradient: AbstractGradient
+    gradient: AbstractGradient | None = None
 
     def __call__(self, model: AbstractLatentModel, batch: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Metrics]:
         value = averaged(lambda row, key: self.bound(model, row, key=key), batch, key=key)
@@ -100,12 +104,16 @@ class IWAE(eqx.Module):
 
     def bound(self, model: AbstractLatentModel, row: Row, *, key: PRNGKeyArray) -> Scalar:
         """The bound of one row, in nats."""
+        posterior, gradient = model.posterior(row), _estimator(self.gradient, model, row)
+        if isinstance(gradient, AbstractManyDraws):
+            check(gradient, posterior)
+            return gradient.bound(lambda z, log_q: model.log_joint(z, row) - log_q, posterior, self.k, key=key)
 
         def cost(z: Latent, log_q: Float[Array, " k"]) -> Scalar:
             log_w = jax.vmap(lambda z: model.log_joint(z, row))(z) - log_q
             return logsumexp(log_w) - jnp.log(self.k)
 
-        return Several(model.posterior(row), self.k).expect(cost, self.gradient, key=key)
+        return _raised(cost, Several(posterior, self.k), gradient, key)
 
 
 class StickingTheLanding(eqx.Module):
@@ -149,6 +157,20 @@ class DReG(eqx.Module):
         share = stop_gradient(jax.nn.softmax(log_w(z)))
         # each z_i carries w_i back to the recogniser, on top of the w_i that log-sum-exp gives it already
         return logsumexp(log_w(jax.vmap(_scale_gradient)(z, share))) - jnp.log(self.k)
+
+
+def _estimator(gradient: AbstractGradient | None, model: AbstractGenerator, row: Row) -> AbstractGradient:
+    """That of the objective, or the one of its kind that has learned beside the model, for this row."""
+    held = getattr(model, "gradient", None)
+    found = held if gradient is None or type(held) is type(gradient) else gradient
+    if found is None:
+        raise TypeError("neither the objective nor the model has a gradient estimator: name one, as in ELBO(RLOO(2)).")
+    return found.given(row)
+
+
+def _raised(cost: Cost, posterior: AbstractPosterior, gradient: AbstractGradient, key: PRNGKeyArray) -> Scalar:
+    """E[cost]; the estimator is asked for the opposite, because what it learns goes downhill with its cost."""
+    return -posterior.expect(lambda z, log_q: -cost(z, log_q), gradient, key=key)
 
 
 def _differentiable(posterior: AbstractPosterior) -> AbstractPosterior:

@@ -18,6 +18,7 @@ from ravine.registry.names import fits, hint_text, hints, suited, unknown
 RECIPES: Mapping[str, tuple[str, str]] = {
     "factor-analysis": ("ravine.recipes.factor_analysis", "FactorAnalysis"),
     "gaussian-mixture": ("ravine.recipes.gaussian_mixture", "GaussianMixture"),
+    "gumbel-vae": ("ravine.recipes.gumbel_vae", "GumbelVAE"),
     "latent-class": ("ravine.recipes.latent_class", "LatentClass"),
     "mixed-factor-analysis": ("ravine.recipes.mixed_factor_analysis", "MixedFactorAnalysis"),
     "miwae": ("ravine.recipes.miwae", "MIWAE"),

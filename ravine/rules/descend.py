@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
-from ravine._tree import AbstractSchedule, Layer, Part, Whole, resolve, trainable
+from ravine._tree import AbstractSchedule, Layer, Part, Whole, is_running, resolve, trainable
 from ravine.core import AbstractRule, Metrics, Objective, Row
 
 Number = float | int | AbstractSchedule | Array
@@ -63,8 +63,20 @@ class Descend(AbstractRule):
 
         (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(parameters)
         optimiser = resolve(self.optimiser, step)
+        told, gradient = _apart(gradient)
         updates, state = optimiser.at(step).update(gradient, state, parameters)
+        updates = jax.tree.map(_moved, parameters, updates, told, is_leaf=is_running)
         parameters = optax.apply_updates(parameters, updates)
         metrics = metrics | {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
         metrics |= {"rate": jnp.asarray(optimiser.args[0])} if optimiser.args else {}
         return self.on.set(model, eqx.combine(parameters, rest)), state, metrics
+
+
+def _apart(gradient: PyTree) -> tuple[PyTree, PyTree]:
+    """The gradient, and the same without that of running numbers: these obey no optimiser."""
+    silent = lambda node: jax.tree.map(jnp.zeros_like, node) if is_running(node) else node  # noqa: E731
+    return gradient, jax.tree.map(silent, gradient, is_leaf=is_running)
+
+
+def _moved(parameter: PyTree, update: PyTree, gradient: PyTree) -> PyTree:
+    return parameter.moved(gradient) if is_running(parameter) else update
