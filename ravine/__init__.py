@@ -22,13 +22,17 @@ if TYPE_CHECKING:
     from ravine.diagnose import gradient_table as gradient_table
     from ravine.estimator import LatentVariableModel as LatentVariableModel
     from ravine.evaluation import Evaluation as Evaluation
+    from ravine.recipes.concrete_vae import ConcreteVAE as ConcreteVAE
     from ravine.recipes.factor_analysis import FactorAnalysis as FactorAnalysis
     from ravine.recipes.factor_analysis import VariationalFactorAnalysis as VariationalFactorAnalysis
     from ravine.recipes.gaussian_mixture import GaussianMixture as GaussianMixture
     from ravine.recipes.gumbel_vae import GumbelVAE as GumbelVAE
+    from ravine.recipes.igr_vae import IGRVAE as IGRVAE
+    from ravine.recipes.imle_vae import IMLEVAE as IMLEVAE
     from ravine.recipes.latent_class import LatentClass as LatentClass
     from ravine.recipes.miwae import MIWAE as MIWAE
     from ravine.recipes.mixed_factor_analysis import MixedFactorAnalysis as MixedFactorAnalysis
+    from ravine.recipes.sigmoid_belief_net import SigmoidBeliefNet as SigmoidBeliefNet
     from ravine.recipes.vae import VAE as VAE
     from ravine.registry import load as load
     from ravine.report import report as report
@@ -36,10 +40,13 @@ if TYPE_CHECKING:
     from ravine.train import Stage as Stage
 
 _HOMES = {
+    "ConcreteVAE": "ravine.recipes.concrete_vae",
     "Evaluation": "ravine.evaluation",
     "FactorAnalysis": "ravine.recipes.factor_analysis",
     "GaussianMixture": "ravine.recipes.gaussian_mixture",
     "GumbelVAE": "ravine.recipes.gumbel_vae",
+    "IGRVAE": "ravine.recipes.igr_vae",
+    "IMLEVAE": "ravine.recipes.imle_vae",
     "LatentClass": "ravine.recipes.latent_class",
     "LatentVariableModel": "ravine.estimator",
     "LogLikelihood": "ravine.core",
@@ -47,6 +54,7 @@ _HOMES = {
     "MixedFactorAnalysis": "ravine.recipes.mixed_factor_analysis",
     "Row": "ravine.core",
     "Schema": "ravine.data",
+    "SigmoidBeliefNet": "ravine.recipes.sigmoid_belief_net",
     "Stage": "ravine.train",
     "VAE": "ravine.recipes.vae",
     "VariationalFactorAnalysis": "ravine.recipes.factor_analysis",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import functools
-from typing import Any
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -33,28 +34,64 @@ def unfix(tree: PyTree) -> PyTree:
     return tree.value if isinstance(tree, Fixed) else tree
 
 
-class Running(eqx.Module):
-    """A number that follows the mean of what it is told: an exponential moving average, of weight ``decay`` per step.
+class AbstractMoved(eqx.Module):
+    """Numbers that obey no optimiser: `ravine.rules.Descend` moves them by a step of their own."""
 
-    It is told by a term of the loss, `told`; `ravine.rules.Descend` moves it by a plain step, whatever its optimiser.
+    @abc.abstractmethod
+    def moved(self, gradient: Any) -> Self:
+        """What is to be added to them after a step, given the gradient of the loss."""
+
+
+class Running(AbstractMoved):
+    """Numbers that follow the mean of what they are told: an exponential moving average, of weight ``decay`` per step.
+
+    They are told by a term of the loss, `told`; `ravine.rules.Descend` moves them by a plain step, whatever its
+    optimiser.
     """
 
-    value: Float[Array, ""]
+    value: Float[Array, "..."]
     decay: float = eqx.field(static=True, default=0.9)
 
-    def told(self, mean: Float[Array, ""]) -> Float[Array, ""]:
+    def told(self, mean: Float[Array, "..."]) -> Float[Array, ""]:
         """A term of value 0 whose gradient leads to ``mean``."""
         away = jax.lax.stop_gradient(self.value - mean)
-        return away * (self.value - jax.lax.stop_gradient(self.value))
+        return jnp.sum(away * (self.value - jax.lax.stop_gradient(self.value)))
 
     def moved(self, gradient: Running) -> Running:
         """What is to be added to it after a step, given the gradient of the loss."""
         return Running((self.decay - 1) * gradient.value, self.decay)
 
 
+class Steered(AbstractMoved):
+    """A number that moves up by ``rate`` while a mean count is below ``target``, else down, but never below 0.
+
+    ``mean`` follows the mean count per sample of each step with weight ``decay``. The counts come as its gradient, from
+    a function with a backward pass of its own, see `counted`: their weights in the loss do not matter.
+    """
+
+    value: Float[Array, ""]
+    mean: Float[Array, ""]
+    target: float = eqx.field(static=True, default=1.0)
+    rate: float = eqx.field(static=True, default=1e-4)
+    decay: float = eqx.field(static=True, default=0.9)
+
+    def counted(self, samples: Array, count: Array) -> Steered:
+        """The gradient that tells it of so many samples and what was counted in them all."""
+        heard = jnp.asarray(samples, self.value.dtype)
+        return dataclasses.replace(self, value=heard, mean=jnp.asarray(count, self.mean.dtype) * heard)
+
+    def moved(self, gradient: Steered) -> Steered:
+        """What is to be added to it after a step that has counted."""
+        samples, seen = gradient.value, gradient.value > 0
+        mean = self.decay * self.mean + (1 - self.decay) * gradient.mean / jnp.maximum(samples, 1)
+        value = jnp.maximum(self.value + jnp.where(mean < self.target, self.rate, -self.rate), 0)
+        still = lambda new, old: jnp.where(seen, new - old, 0)  # noqa: E731
+        return dataclasses.replace(self, value=still(value, self.value), mean=still(mean, self.mean))
+
+
 def is_running(node: Any) -> bool:
-    """True for a `Running` number."""
-    return isinstance(node, Running)
+    """True for numbers that move by a step of their own."""
+    return isinstance(node, AbstractMoved)
 
 
 def trainable(tree: PyTree) -> tuple[PyTree, PyTree]:

@@ -24,6 +24,8 @@ from ravine.blame import Ledger, RobustnessWarning, verdict
 from ravine.checkpoint import CHECKPOINT, checkpoint_record, load_checkpoint
 from ravine.core import AbstractDraw, AbstractGradient, AbstractRule, Objective, Row
 from ravine.data import AnySchema, padded
+from ravine.gradients import ScoreFunction
+from ravine.objectives import Relaxed
 from ravine.rules import Best, Descend, Guarded, Redrawn
 from ravine.rules.watch import BestState
 from ravine.train import Source, Stage, TrainState, begin, train
@@ -167,9 +169,13 @@ def _staged(recipe: Recipe, stage: Stage, draw: AbstractDraw | None, rows: int, 
 
 
 def hardened(objective: Objective) -> Objective:
-    """The objective with every gradient estimator replaced by one whose value is right."""
-    gradient = lambda node: isinstance(node, AbstractGradient)  # noqa: E731
-    return jax.tree.map(lambda node: node.hard() if gradient(node) else node, objective, is_leaf=gradient)
+    """The objective of the discrete model: every gradient estimator replaced by one whose value is right."""
+    soft = lambda node: isinstance(node, AbstractGradient | Relaxed)  # noqa: E731
+    return jax.tree.map(lambda node: _hard(node) if soft(node) else node, objective, is_leaf=soft)
+
+
+def _hard(node: AbstractGradient | Relaxed) -> AbstractGradient | Objective:
+    return node.discrete(ScoreFunction()) if isinstance(node, Relaxed) else node.hard()
 
 
 def _with_rule(stage: Stage, rule: AbstractRule) -> Stage:

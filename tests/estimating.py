@@ -19,7 +19,9 @@ from ravine._tree import Running
 from ravine.core import AbstractDistribution, AbstractGradient, AbstractPosterior, Row
 from ravine.dist import Bernoulli, Gaussian, OneHot, Poisson
 from ravine.gradients import (
+    AIMLE,
     ARM,
+    IMLE,
     NVIL,
     REBAR,
     RELAX,
@@ -182,6 +184,8 @@ BIASED: dict[str, Callable[[int], AbstractGradient]] = {
     "reinmax-1.3": fixed(ReinMax(1.3)),
     "gapped": fixed(GappedStraightThrough(0.7)),
     "gapped-p": fixed(GappedStraightThrough(0.7, gap=None)),
+    "imle": fixed(IMLE(0.8, symmetric=True)),
+    "aimle": fixed(AIMLE(2.0, symmetric=True)),
 }
 OTHERS = {"pathwise": fixed(Pathwise()), "measure": fixed(MeasureValued())}
 ESTIMATORS = UNBIASED | BIASED | OTHERS

@@ -242,6 +242,7 @@ EVALUATIONS = {
     "disarm-2": (4, None, 16, None),
     "straight-through": (1, 1, 1, 1),
     "gumbel-rao": (1, 1, 1, 1),
+    "imle": (1, 1, 1, 1),
 }
 
 
@@ -274,14 +275,15 @@ def test_cost_is_evaluated_as_often_as_declared(name, kind, depth):
 SCORES = {"NVIL", "RLOO", "ScoreFunction"}
 LISTS = {"Enumerate", "PartialEnumerate", "MuProp"}
 CLASSES = {"GappedStraightThrough", "GumbelRao", "GumbelSoftmax", "LocalExpectation", "REBAR", "RELAX", "ReinMax"}
-CLASSES |= {"StraightThrough", "StraightThroughGumbel"} | SCORES | LISTS
+CLASSES |= {"AIMLE", "IMLE", "StraightThrough", "StraightThroughGumbel"} | SCORES | LISTS
 SERVING = {
     "bits": CLASSES | {"ARM", "DisARM"},
     "classes": CLASSES,
     "gaussian": SCORES | {"MeasureValued", "Pathwise"},
     "poisson": SCORES | {"MeasureValued"},
 }
-NAMES = [name for name in gradients.__all__ if not issubclass(getattr(gradients, name), AbstractManyDraws)]
+NAMES = [name for name in gradients.__all__ if issubclass(getattr(gradients, name), AbstractGradient)]
+NAMES = [name for name in NAMES if not issubclass(getattr(gradients, name), AbstractManyDraws)]
 REFUSED = [(kind, name) for kind, fit in SERVING.items() for name in NAMES if name not in fit]
 
 

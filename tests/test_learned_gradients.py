@@ -20,7 +20,7 @@ from ravine.checkpoint import load_arrays, save_arrays
 from ravine.core import AbstractGradient, Row, averaged
 from ravine.dist import Bernoulli
 from ravine.evidence import ImportanceWeighted
-from ravine.gradients import ARM, NVIL, REBAR, RELAX, RLOO, DisARM, Enumerate, ScoreFunction
+from ravine.gradients import AIMLE, ARM, NVIL, REBAR, RELAX, RLOO, DisARM, Enumerate, ScoreFunction
 from ravine.models.directed import Learned
 from ravine.objectives import ELBO, IWAE, AnalyticELBO
 from ravine.rules import Descend, Optimiser
@@ -182,6 +182,7 @@ def test_the_spread_divides_the_signal_once_it_is_above_one():
 
 
 ROLES = {"nvil": NVIL(width=4), "running": NVIL(width=0), "rebar": REBAR(), "relax": RELAX(width=4), "rloo": RLOO()}
+ROLES |= {"aimle": AIMLE()}
 
 
 def together(name: str) -> Learned:

@@ -33,6 +33,7 @@ from ravine.dist.links import Classes as Classes
 from ravine.dist.links import Counts as Counts
 from ravine.dist.links import HeavyTailed as HeavyTailed
 from ravine.dist.links import Homoscedastic as Homoscedastic
+from ravine.dist.links import KHot as KHot
 from ravine.dist.links import Levels as Levels
 from ravine.dist.links import Real as Real
 from ravine.dist.links import SharedCovariance as SharedCovariance
@@ -46,10 +47,16 @@ from ravine.dist.relaxed import AbstractRelaxed as AbstractRelaxed
 from ravine.dist.relaxed import BinaryConcrete as BinaryConcrete
 from ravine.dist.relaxed import Concrete as Concrete
 from ravine.dist.relaxed import ExpConcrete as ExpConcrete
+from ravine.dist.rounded import IGRClasses as IGRClasses
+from ravine.dist.rounded import Rounded as Rounded
+from ravine.dist.rounded import even as even
+from ravine.dist.rounded import relaxed_chain as relaxed_chain
+from ravine.dist.rounded import relaxed_law as relaxed_law
 from ravine.dist.simplex_maps import AbstractSimplexMap as AbstractSimplexMap
 from ravine.dist.simplex_maps import Identity as Identity
 from ravine.dist.simplex_maps import Planar as Planar
 from ravine.dist.simplex_maps import StickBreaking as StickBreaking
+from ravine.dist.solved import AbstractSolved as AbstractSolved
 from ravine.dist.subset import Subset as Subset
 from ravine.dist.table_links import Censored as Censored
 from ravine.dist.table_links import ManyZeros as ManyZeros

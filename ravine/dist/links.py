@@ -14,6 +14,7 @@ from ravine.core import AbstractDistribution
 from ravine.dist.continuous import ContinuousBernoulli, Gaussian, StudentT
 from ravine.dist.correlated import FullGaussian
 from ravine.dist.discrete import Bernoulli, Binomial, OneHot, Poisson
+from ravine.dist.subset import Subset
 
 Shape = tuple[int, ...]
 
@@ -305,3 +306,36 @@ class Classes(AbstractLink):
     def start(self, mean: Float[Array, "..."]) -> Float[Array, " size"]:
         """Logarithms of the means, at least one in a hundred."""
         return jnp.log(jnp.maximum(mean, 0.01)).ravel()
+
+
+class KHot(AbstractLink):
+    """Cells of which exactly k of a group are 1: one logit each; the last axis of the shape lists the n of a group.
+
+    Parameters
+    ----------
+    k : size of the subset, from 0 to n.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> print(KHot(2)(jnp.zeros(4), (1, 4)).mean().round(4))
+    [[0.5 0.5 0.5 0.5]]
+    """
+
+    k: int = eqx.field(static=True)
+
+    def size(self, shape: Shape) -> int:
+        """One number a cell."""
+        return math.prod(shape)
+
+    def __call__(self, raw: Array, shape: Shape) -> Subset:
+        """Independent subsets with the numbers as logits."""
+        return Subset(_parts(raw, shape, 1)[0], self.k)
+
+    def start(self, mean: Float[Array, "..."]) -> Float[Array, " size"]:
+        """Logits of subsets in which the items have these shares, at least one in a hundred: by iterative scaling."""
+        total = jnp.sum(mean, axis=-1, keepdims=True)
+        goal = jnp.clip(self.k * mean / jnp.maximum(total, 0.01), 0.01, 0.99)
+        start = jnp.log(goal) - jnp.log1p(-goal)
+        nearer = lambda _, logits: logits + jnp.log(goal) - jnp.log(Subset(logits, self.k).mean())  # noqa: E731
+        return jax.lax.fori_loop(0, 30, nearer, start).ravel()

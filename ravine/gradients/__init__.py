@@ -4,9 +4,11 @@ from ravine.gradients.antithetic import ARM, DisARM
 from ravine.gradients.baselines import NVIL
 from ravine.gradients.control import REBAR, RELAX, MuProp
 from ravine.gradients.enumeration import Enumerate, LocalExpectation, PartialEnumerate
+from ravine.gradients.implicit_mle import AIMLE, IMLE
 from ravine.gradients.many import VIMCO
 from ravine.gradients.measure import MeasureValued
 from ravine.gradients.pathwise import Pathwise
+from ravine.gradients.perturbed import ExactNoise, GumbelNoise, SumOfGamma
 from ravine.gradients.score import RLOO, ScoreFunction
 from ravine.gradients.straight_through import (
     GappedStraightThrough,
@@ -18,7 +20,9 @@ from ravine.gradients.straight_through import (
 )
 
 __all__ = [
+    "AIMLE",
     "ARM",
+    "IMLE",
     "NVIL",
     "REBAR",
     "RELAX",
@@ -26,7 +30,9 @@ __all__ = [
     "VIMCO",
     "DisARM",
     "Enumerate",
+    "ExactNoise",
     "GappedStraightThrough",
+    "GumbelNoise",
     "GumbelRao",
     "GumbelSoftmax",
     "LocalExpectation",
@@ -38,4 +44,5 @@ __all__ = [
     "ScoreFunction",
     "StraightThrough",
     "StraightThroughGumbel",
+    "SumOfGamma",
 ]

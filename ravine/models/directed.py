@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from ravine._tree import Fixed, unfix
@@ -15,6 +16,7 @@ from ravine.core import (
     AbstractPosterior,
     AbstractRecogniser,
     Latent,
+    Objective,
     Row,
 )
 
@@ -84,14 +86,23 @@ class Learned(AbstractDirected, AbstractLatentModel):
 
 
 def with_learned(
-    model: Helmholtz, gradient: AbstractGradient, inputs: int, latents: Sequence[int], *, key: PRNGKeyArray
+    model: Helmholtz,
+    learner: AbstractGradient | Objective,
+    inputs: int,
+    latents: Sequence[int],
+    *,
+    key: PRNGKeyArray,
 ) -> Helmholtz | Learned:
     """The model, with its gradient estimator beside it if that has parts that learn.
 
     Parameters
     ----------
+    learner : the estimator, or the objective that holds one.
     inputs : cells of a row.
     latents : cells of each stochastic node, in the order of the posterior.
     """
-    learning = gradient.learning(inputs, latents, key=key)
-    return model if learning is gradient else Learned(model, learning)
+    is_gradient = lambda node: isinstance(node, AbstractGradient)  # noqa: E731
+    held = [node for node in jax.tree.leaves(learner, is_leaf=is_gradient) if is_gradient(node)]
+    learning = [(node, node.learning(inputs, latents, key=key)) for node in held]
+    moving = [after for before, after in learning if after is not before]
+    return Learned(model, moving[0]) if moving else model

@@ -1,6 +1,17 @@
 """Objectives turn (model, batch, key) into one number to lower."""
 
 from ravine.objectives.bounds import ELBO, IWAE, AnalyticELBO, DReG, StickingTheLanding
+from ravine.objectives.centring import Centring
 from ravine.objectives.exact import MaximumLikelihood
+from ravine.objectives.relaxed import Relaxed
 
-__all__ = ["ELBO", "IWAE", "AnalyticELBO", "DReG", "MaximumLikelihood", "StickingTheLanding"]
+__all__ = [
+    "ELBO",
+    "IWAE",
+    "AnalyticELBO",
+    "Centring",
+    "DReG",
+    "MaximumLikelihood",
+    "Relaxed",
+    "StickingTheLanding",
+]

@@ -16,12 +16,16 @@ from ravine.registry.grammar import parse
 from ravine.registry.names import fits, hint_text, hints, suited, unknown
 
 RECIPES: Mapping[str, tuple[str, str]] = {
+    "concrete-vae": ("ravine.recipes.concrete_vae", "ConcreteVAE"),
     "factor-analysis": ("ravine.recipes.factor_analysis", "FactorAnalysis"),
     "gaussian-mixture": ("ravine.recipes.gaussian_mixture", "GaussianMixture"),
     "gumbel-vae": ("ravine.recipes.gumbel_vae", "GumbelVAE"),
+    "igrvae": ("ravine.recipes.igr_vae", "IGRVAE"),
+    "imlevae": ("ravine.recipes.imle_vae", "IMLEVAE"),
     "latent-class": ("ravine.recipes.latent_class", "LatentClass"),
     "mixed-factor-analysis": ("ravine.recipes.mixed_factor_analysis", "MixedFactorAnalysis"),
     "miwae": ("ravine.recipes.miwae", "MIWAE"),
+    "sigmoid-belief-net": ("ravine.recipes.sigmoid_belief_net", "SigmoidBeliefNet"),
     "vae": ("ravine.recipes.vae", "VAE"),
     "variational-factor-analysis": ("ravine.recipes.factor_analysis", "VariationalFactorAnalysis"),
 }
