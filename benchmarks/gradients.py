@@ -4,7 +4,7 @@ Four small expectations whose gradient is known by enumeration: six bits and one
 a cost that is quadratic in the draw and one that is not. For every estimator that can serve them: the size of its bias
 and the standard deviation of one estimate, both relative to the size of the gradient, and the latter as if each
 estimator had as many evaluations of the cost (the deviation times the root of their number). REBAR, RELAX and NVIL are
-as they start, untrained. Writes ``results/gradients.md`` and ``results/gradients.json``.
+as they start, untrained. Writes ``results/gradients.md`` and ``results/gradients/found.json``.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def main() -> None:
         }
         for estimator in ESTIMATORS
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "gradients.json").write_text(json.dumps({"draws": draws, "estimators": found}, indent=2) + "\n")
+    (RESULTS / "gradients").mkdir(parents=True, exist_ok=True)
+    (RESULTS / "gradients" / "found.json").write_text(json.dumps({"draws": draws, "estimators": found}, indent=2) + "\n")
     (RESULTS / "gradients.md").write_text(page(found))
     print(page(found))
 

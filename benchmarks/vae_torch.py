@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -13,12 +13,15 @@ from common import Contender, single_thread_or_all, throughput
 from ravine.models.directed import Helmholtz
 from ravine.nets import MLP
 
+Activation = Callable[[torch.Tensor], torch.Tensor]
+
 
 class Net(torch.nn.Module):
     """The weights of one of our networks, for `torch.nn.functional.linear`."""
 
-    def __init__(self, net: MLP):
+    def __init__(self, net: MLP, activation: Activation = torch.tanh):
         super().__init__()
+        self.activation = activation
         arrays = [array for layer in net.layers for array in (layer.weight, layer.bias)]
         self.arrays = torch.nn.ParameterList([torch.nn.Parameter(torch.tensor(np.asarray(array))) for array in arrays])
 
@@ -26,7 +29,7 @@ class Net(torch.nn.Module):
         """The outputs for a batch."""
         weights, biases = self.arrays[::2], self.arrays[1::2]
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            h = torch.tanh(F.linear(h, weight, bias))
+            h = self.activation(F.linear(h, weight, bias))
         return F.linear(h, weights[-1], biases[-1])
 
 
@@ -47,15 +50,15 @@ class Bound(torch.nn.Module):
         return (fit + divergence) / len(x)
 
 
-def eager(batch: int, data: np.ndarray, model: Helmholtz) -> list[Contender]:
+def eager(batch: int, data: np.ndarray, make: Callable[[], torch.nn.Module]) -> list[Contender]:
     """The loop as one writes it by hand, with every choice of Adam's implementation and of threads."""
     choices = itertools.product(({"foreach": True}, {"fused": True}), single_thread_or_all())
-    return [_torch_loop("eager", batch, data, Bound(model), adam, threads) for adam, threads in choices]
+    return [_torch_loop("eager", batch, data, make(), adam, threads) for adam, threads in choices]
 
 
-def compiled(batch: int, data: np.ndarray, model: Helmholtz) -> list[Contender]:
+def compiled(batch: int, data: np.ndarray, make: Callable[[], torch.nn.Module]) -> list[Contender]:
     """The same with the loss and its gradient compiled by `torch.compile`."""
-    bound = lambda: torch.compile(Bound(model), dynamic=False)  # noqa: E731
+    bound = lambda: torch.compile(make(), dynamic=False)  # noqa: E731
     return [
         _torch_loop("compiled", batch, data, bound(), {"fused": True}, threads) for threads in single_thread_or_all()
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import App, Parameter
 
@@ -213,7 +213,7 @@ def reproduce(
     recipe: str,
     /,
     *,
-    scale: Literal["small", "paper"] = "small",
+    scale: str = "small",
     out: Path | None = None,
     seed: int = 0,
     seeds: int = 1,
@@ -226,7 +226,8 @@ def reproduce(
     recipe
         Name of a recipe; `ravine list` shows them.
     scale
-        ``small`` runs in minutes on two cores, ``paper`` is the full schedule.
+        ``small`` runs in minutes on two cores, ``paper`` is the full schedule. Some recipes have more, such as
+        ``small-reinmax`` of ``gumbel-vae``; another word lists them.
     out
         Folder for the model, checkpoints and the result as JSON.
     seed

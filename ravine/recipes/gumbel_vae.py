@@ -19,7 +19,14 @@ from ravine.data import AnySchema
 from ravine.dist import AbstractLink, Classes, Conditional, OneHot
 from ravine.estimator import LatentVariableModel
 from ravine.evidence import ImportanceWeighted
-from ravine.gradients import GumbelSoftmax
+from ravine.gradients import (
+    RLOO,
+    GappedStraightThrough,
+    GumbelSoftmax,
+    ReinMax,
+    StraightThrough,
+    StraightThroughGumbel,
+)
 from ravine.models.directed import Directed, Helmholtz, with_learned
 from ravine.nets import MLP, relu
 from ravine.objectives import AnalyticELBO
@@ -72,6 +79,11 @@ class GumbelVAE(LatentVariableModel):
     kinds: ClassVar[tuple[str, ...]] = (*LatentVariableModel.kinds, "mixed")
     trials: ClassVar[Mapping[str, Trial]] = {
         "small": Trial("mnist", EPOCHS_15, None, ANCHOR),
+        "small-reinmax": Trial("mnist", EPOCHS_15 | {"gradient": ReinMax(1.3)}, None, ANCHOR),
+        "small-st-gs": Trial("mnist", EPOCHS_15 | {"gradient": StraightThroughGumbel(0.5)}, None, ANCHOR),
+        "small-gst": Trial("mnist", EPOCHS_15 | {"gradient": GappedStraightThrough()}, None, ANCHOR),
+        "small-st": Trial("mnist", EPOCHS_15 | {"gradient": StraightThrough()}, None, ANCHOR),
+        "small-rloo": Trial("mnist", EPOCHS_15 | {"gradient": RLOO(2)}, None, ANCHOR),
         "paper": Trial(
             "mnist",
             {"latents": 20, "hidden": (200,), "steps": 200_000, "evidence": ImportanceWeighted(1)},
