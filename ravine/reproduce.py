@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,16 @@ def trial_of(name: str, scale: str) -> Trial:
     return trials[scale]
 
 
+def unfitted(name: str, trial: Trial, hints: Mapping[str, Any], seed: int) -> LatentVariableModel:
+    """The recipe as a trial has it; what the data set hints at counts where the trial says nothing."""
+    said = {field: text for field, text in reading(name, hints).items() if field not in trial.fields}
+    return made(name, said, random_state=seed, **trial.fields)
+
+
 def _fitted(
     name: str, trial: Trial, dataset: Dataset, seed: int, out: Path | None, resume: bool
 ) -> LatentVariableModel:
-    model = made(name, reading(name, dataset.hints) | dict(trial.fields), random_state=seed)
+    model = unfitted(name, trial, dataset.hints, seed)
     shape = dataset.hints.get("image_shape")
     train = dataset.train if shape is None else dataset.train.reshape(len(dataset.train), *shape)
     model.fit(train, held_out=dataset.valid, folder=out, resume=resume)

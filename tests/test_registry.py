@@ -24,6 +24,7 @@ from ravine.models.families import Full, Given, Spherical, Spread
 from ravine.nets import activations
 from ravine.objectives import ELBO, IWAE, AnalyticELBO
 from ravine.registry import catalogue, names, parse
+from ravine.reproduce import unfitted
 from ravine.rules import Descend, Optimiser
 
 # a value of every kind that can be written, and how it is written
@@ -446,3 +447,10 @@ def test_a_record_that_cannot_be_restored_is_refused(name, saved):
 def test_what_is_no_run_is_refused(tmp_path):
     assert_refused(lambda: registry.load(tmp_path / "nothing"), "recipe.json")
     assert_refused(lambda: registry.load(tmp_path), "recipe.json")
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_trial_is_a_recipe_with_its_fields(name):
+    for trial in registry.recipe(name).trials.values():
+        made = unfitted(name, trial, {}, seed=3)
+        assert made.random_state == 3 and all(getattr(made, field) == value for field, value in trial.fields.items())
