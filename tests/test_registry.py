@@ -449,7 +449,7 @@ def test_what_is_no_run_is_refused(tmp_path):
     assert_refused(lambda: registry.load(tmp_path), "recipe.json")
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", registry.recipes())
 def test_every_trial_is_a_recipe_with_its_fields(name):
     for trial in registry.recipe(name).trials.values():
         made = unfitted(name, trial, {}, seed=3)

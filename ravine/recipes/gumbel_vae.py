@@ -78,7 +78,7 @@ class GumbelVAE(LatentVariableModel):
 
     kinds: ClassVar[tuple[str, ...]] = (*LatentVariableModel.kinds, "mixed")
     trials: ClassVar[Mapping[str, Trial]] = {
-        "small": Trial("mnist", EPOCHS_15, None, ANCHOR),
+        "small": Trial("mnist", EPOCHS_15 | {"gradient": GumbelSoftmax(Decay(1e-4, floor=0.5))}, None, ANCHOR),
         "small-reinmax": Trial("mnist", EPOCHS_15 | {"gradient": ReinMax(1.3)}, None, ANCHOR),
         "small-st-gs": Trial("mnist", EPOCHS_15 | {"gradient": StraightThroughGumbel(0.5)}, None, ANCHOR),
         "small-gst": Trial("mnist", EPOCHS_15 | {"gradient": GappedStraightThrough()}, None, ANCHOR),
