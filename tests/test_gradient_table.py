@@ -50,6 +50,7 @@ def test_a_picture_shows_every_estimator_that_is_noisy(bits, tmp_path):
     assert "DisARM()" in names and "Enumerate()" not in names and (tmp_path / "made.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_an_importance_weighted_bound_has_its_own_estimator():
     table = estimator_table(MODELS["bits"](), IWAE(3, RLOO(2)), binary_rows(), key=jr.key(0), draws=64)
     assert "VIMCO()" in {row.name for row in table.rows} and table.reference.endswith(

@@ -115,8 +115,8 @@ class REBAR(AbstractRelaxedControl):
     1.0
     """
 
-    temperature: float = eqx.field(static=True, default=0.5)
-    scale: float = eqx.field(static=True, default=1.0)
+    temperature: float | Array = 0.5
+    scale: float | Array = 1.0
     moved: Float[Array, " 2"] | None = None
 
     def knobs(self) -> Float[Array, " 2"] | None:
