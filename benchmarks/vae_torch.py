@@ -58,6 +58,7 @@ def eager(batch: int, data: np.ndarray, make: Callable[[], torch.nn.Module]) -> 
 
 def compiled(batch: int, data: np.ndarray, make: Callable[[], torch.nn.Module]) -> list[Contender]:
     """The same with the loss and its gradient compiled by `torch.compile`."""
+    torch.compiler.reset()  # it compiles only so many versions of one function, and each number of threads is one
     bound = lambda: torch.compile(make(), dynamic=False)  # noqa: E731
     return [
         _torch_loop("compiled", batch, data, bound(), {"fused": True}, threads) for threads in single_thread_or_all()
