@@ -85,7 +85,9 @@ def main() -> None:
         for estimator in ESTIMATORS
     }
     (RESULTS / "gradients").mkdir(parents=True, exist_ok=True)
-    (RESULTS / "gradients" / "found.json").write_text(json.dumps({"draws": draws, "estimators": found}, indent=2) + "\n")
+    (RESULTS / "gradients" / "found.json").write_text(
+        json.dumps({"draws": draws, "estimators": found}, indent=2) + "\n"
+    )
     (RESULTS / "gradients.md").write_text(page(found))
     print(page(found))
 
