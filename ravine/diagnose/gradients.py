@@ -154,7 +154,7 @@ class Case(NamedTuple):
 def candidates(case: Case, others: Sequence[AbstractGradient]) -> dict[str, AbstractGradient]:
     """The estimators that can serve every node of the posterior without too many evaluations, by name."""
     public: list[Any] = [getattr(gradients, name) for name in gradients.__all__]
-    usual = [cls() for cls in public if issubclass(cls, AbstractGradient)]
+    usual = [cls() for cls in public if AbstractGradient in cls.__mro__]
     usual += [gradients.ScoreFunction(2), gradients.RLOO(4), gradients.ReinMax(1.3), gradients.GumbelSoftmax(0.5)]
     made = {named(gradient): gradient for gradient in (*usual, *others)}
     return {name: gradient for name, gradient in made.items() if _serves(gradient, case)}
