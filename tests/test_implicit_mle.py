@@ -21,14 +21,14 @@ from ravine._tree import AbstractMoved, Steered, as_arrays, strong
 from ravine.core import Row, averaged
 from ravine.dist import AbstractSolved, Bernoulli, Gaussian, KHot, OneHot, Subset
 from ravine.gradients import AIMLE, IMLE, Enumerate, ExactNoise, GumbelNoise, SumOfGamma
-from ravine.gradients.perturbed import AbstractNoise, map_state
+from ravine.gradients.perturbed import AbstractPerturbation, map_state
 from ravine.posteriors import OneNode, Several, serving
 from ravine.rules import Descend, Optimiser
 
 x64 = pytest.mark.usefixtures("x64")
 
 
-class Faint(AbstractNoise):
+class Faint(AbstractPerturbation):
     """Noise too small to change the order of logits that are apart."""
 
     def cells(self, like, k, *, key):

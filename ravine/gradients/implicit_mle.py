@@ -25,13 +25,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ravine._tree import AbstractSchedule, Steered, number
 from ravine.core import AbstractDistribution, AbstractGradient, Scalar
-from ravine.gradients.perturbed import AbstractNoise, ExactNoise, Logits, map_state, unsolved
+from ravine.gradients.perturbed import AbstractPerturbation, ExactNoise, Logits, map_state, unsolved
 
 
 class AbstractImplicitMLE(AbstractGradient):
     """Estimators that imitate the state that a solver finds at moved logits; the mean over ``k`` draws."""
 
-    noise: eqx.AbstractVar[AbstractNoise]
+    noise: eqx.AbstractVar[AbstractPerturbation]
     symmetric: eqx.AbstractVar[bool]
     k: eqx.AbstractVar[int]
     biased: ClassVar[bool] = True
@@ -125,7 +125,7 @@ class IMLE(AbstractImplicitMLE):
     """
 
     step: float | Array | AbstractSchedule = 10.0
-    noise: AbstractNoise = eqx.field(default=ExactNoise(), kw_only=True)
+    noise: AbstractPerturbation = eqx.field(default=ExactNoise(), kw_only=True)
     symmetric: bool = eqx.field(static=True, default=False, kw_only=True)
     k: int = eqx.field(static=True, default=1, kw_only=True)
 
@@ -161,7 +161,7 @@ class AIMLE(AbstractImplicitMLE):
     target: float = eqx.field(static=True, default=1.0)
     rate: float = eqx.field(static=True, default=1e-4)
     decay: float = eqx.field(static=True, default=0.9)
-    noise: AbstractNoise = eqx.field(default=ExactNoise(), kw_only=True)
+    noise: AbstractPerturbation = eqx.field(default=ExactNoise(), kw_only=True)
     symmetric: bool = eqx.field(static=True, default=False, kw_only=True)
     k: int = eqx.field(static=True, default=1, kw_only=True)
     learned: Steered | None = eqx.field(default=None, kw_only=True)

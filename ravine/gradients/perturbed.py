@@ -29,7 +29,7 @@ Logits = Float[Array, "..."]
 LOW, HIGH, POINTS = -3.2, 25.0, 2001  # Gumbel quantiles at probabilities of 2e-11 and 1 - 1e-11
 
 
-class AbstractNoise(eqx.Module):
+class AbstractPerturbation(eqx.Module):
     """Noise on the logits of a law. A bit is a choice of two: its noise is the difference of two."""
 
     @abc.abstractmethod
@@ -45,7 +45,7 @@ class AbstractNoise(eqx.Module):
         return self.cells(like, 1, key=up) - self.cells(like, 1, key=down)
 
 
-class GumbelNoise(AbstractNoise):
+class GumbelNoise(AbstractPerturbation):
     """A standard Gumbel number for every logit, whatever the states are.
 
     Subsets are then drawn one item after the other without replacement (Yellott 1977, *Journal of Mathematical
@@ -61,7 +61,7 @@ class GumbelNoise(AbstractNoise):
         return gumbel(key, like)
 
 
-class ExactNoise(AbstractNoise):
+class ExactNoise(AbstractPerturbation):
     r"""Noise whose perturbed maxima have the law itself: of bits, categoricals and subsets.
 
     Gumbel noise, but for subsets. There bits with logits :math:`l_i - c` that add up to k have the law of the subset,
@@ -91,7 +91,7 @@ class ExactNoise(AbstractNoise):
         return jnp.where(z > 0, far, -far)
 
 
-class SumOfGamma(AbstractNoise):
+class SumOfGamma(AbstractPerturbation):
     r"""Noise of which k add up to one Gumbel number, for subsets of k items; a Gumbel number for bits and categoricals.
 
     .. math:: \lim_{s \to \infty} \frac1k \Big( \sum_{i=1}^s \mathrm{Gamma}(1/k, \mathrm{scale}\ k/i) - \log s \Big)
