@@ -164,7 +164,7 @@ WRONG = {
     "Pathwise(k=1.5)": ("int is needed",),
     "Levels()": ("Levels(count)", "missing"),
     "Levels(1)": ("Levels(count)", "at least 2"),
-    "ELBO(0.5)": ("ELBO(gradient, beta=1.0)", "AbstractGradient is needed"),
+    "ELBO(0.5)": ("ELBO(gradient=None, beta=1.0)", "AbstractGradient"),
     "ELBO(Pathwise(), beta='high')": ("AbstractSchedule",),
     "AnalyticELBO(Decay(1.0))": ("AbstractGradient",),
     "Optimiser(make=3)": ("Optimiser(make=adam, args=(0.001,))",),
