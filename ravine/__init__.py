@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ravine.recipes.gaussian_mixture import GaussianMixture as GaussianMixture
     from ravine.recipes.gumbel_vae import GumbelVAE as GumbelVAE
     from ravine.recipes.igr_vae import IGRVAE as IGRVAE
-    from ravine.recipes.imle_vae import IMLEVAE as IMLEVAE
     from ravine.recipes.latent_class import LatentClass as LatentClass
     from ravine.recipes.miwae import MIWAE as MIWAE
     from ravine.recipes.mixed_factor_analysis import MixedFactorAnalysis as MixedFactorAnalysis
@@ -46,7 +45,6 @@ _HOMES = {
     "GaussianMixture": "ravine.recipes.gaussian_mixture",
     "GumbelVAE": "ravine.recipes.gumbel_vae",
     "IGRVAE": "ravine.recipes.igr_vae",
-    "IMLEVAE": "ravine.recipes.imle_vae",
     "LatentClass": "ravine.recipes.latent_class",
     "LatentVariableModel": "ravine.estimator",
     "LogLikelihood": "ravine.core",

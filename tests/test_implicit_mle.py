@@ -16,7 +16,6 @@ import pytest
 import scipy.stats as st
 from helpers import LIMIT, cast, worst
 
-import ravine as rv
 from ravine._tree import AbstractMoved, Steered, as_arrays, strong
 from ravine.core import Row, averaged
 from ravine.dist import AbstractSolved, Bernoulli, Gaussian, KHot, OneHot, Subset
@@ -394,16 +393,3 @@ def test_links_of_subsets_start_at_the_shares():
     np.testing.assert_allclose(law.mean(), mean, atol=1e-3)
     doubled = KHot(2)(KHot(2).start(mean / 7), mean.shape)
     np.testing.assert_allclose(doubled.mean(), mean, atol=1e-3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("gradient", [AIMLE(rate=0.01), IMLE(3.0)])
-def test_a_vae_of_subsets_learns_that_cells_belong_together(gradient):
-    """Two patterns with one cell in twenty flipped: 1.88 nats if all is learned, 4.16 if every cell is alone."""
-    stream = np.random.default_rng(0)
-    pattern = np.where(stream.uniform(size=(1000, 1)) < 0.5, [1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1])
-    X = np.where(stream.uniform(size=pattern.shape) < 0.05, 1 - pattern, pattern).astype(float)
-    model = rv.IMLEVAE(
-        groups=2, items=4, chosen=2, hidden=(16,), rate=5e-3, steps=600, random_state=0, gradient=gradient
-    ).fit(X)  # fmt: skip
-    assert -2.6 < model.score(X) < -1.8

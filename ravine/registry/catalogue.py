@@ -21,7 +21,6 @@ RECIPES: Mapping[str, tuple[str, str]] = {
     "gaussian-mixture": ("ravine.recipes.gaussian_mixture", "GaussianMixture"),
     "gumbel-vae": ("ravine.recipes.gumbel_vae", "GumbelVAE"),
     "igrvae": ("ravine.recipes.igr_vae", "IGRVAE"),
-    "imlevae": ("ravine.recipes.imle_vae", "IMLEVAE"),
     "latent-class": ("ravine.recipes.latent_class", "LatentClass"),
     "mixed-factor-analysis": ("ravine.recipes.mixed_factor_analysis", "MixedFactorAnalysis"),
     "miwae": ("ravine.recipes.miwae", "MIWAE"),
