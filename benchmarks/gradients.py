@@ -108,7 +108,7 @@ def cell(one: dict[str, float] | None) -> str:
     if one is None:
         return ""
     seen = one["bias"] > 3 * one["bias_error"] + 1e-9
-    return f"{one['bias']:.2f} / {one['deviation']:.2f}" if seen else f"0 / {one['deviation']:.2f}"
+    return f"{one['bias']:.2f}\u00a0/\u00a0{one['deviation']:.2f}" if seen else f"0\u00a0/\u00a0{one['deviation']:.2f}"
 
 
 if __name__ == "__main__":
