@@ -227,6 +227,14 @@ def test_subsets_by_enumeration(x64):
     assert np.max(shares_z(shares, np.exp(direct), len(z))) < LIMIT
 
 
+@pytest.mark.parametrize("n, k", [(2, 1), (3, 2), (5, 2)])
+def test_the_slope_of_a_mean_is_right_where_logits_are_equal(n, k, x64):
+    """The second derivative of ``jnp.logaddexp`` is wrong at ties."""
+    support = Subset(jnp.zeros(n), k).support()
+    wanted = np.cov(support, rowvar=False, bias=True)  # all subsets are equally likely
+    np.testing.assert_allclose(jax.jacrev(lambda free: Subset(free, k).mean())(jnp.zeros(n)), wanted, atol=1e-12)
+
+
 @pytest.mark.parametrize("k", [0, 1, 5, 6])
 def test_draws_have_exactly_k_items_at_extreme_logits_in_single_precision(k):
     d = Subset(jnp.array([[50.0, -50.0, 50.0, -50.0, 0.0, 50.0]] * 2, "float32"), k)

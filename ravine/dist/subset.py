@@ -36,7 +36,7 @@ def _ways(
 
     def add(log_ways: Array, item: tuple[Array, Array]) -> tuple[Array, Array]:
         logit, may = item
-        more = jnp.logaddexp(log_ways, _taken(log_ways, logit))
+        more = jax.nn.logsumexp(jnp.stack([log_ways, _taken(log_ways, logit)]), axis=0)
         return jnp.where(may[..., None], more, log_ways), log_ways
 
     return jax.lax.scan(add, start, (jnp.moveaxis(logits, -1, 0), jnp.moveaxis(free, -1, 0)), reverse=True)
