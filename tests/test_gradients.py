@@ -33,6 +33,7 @@ from jax.scipy.special import logsumexp
 from ravine.core import Row
 from ravine.dist import Bernoulli, Gaussian, OneHot
 from ravine.gradients import VIMCO, Enumerate, Pathwise
+from ravine.gradients.many import _without_each
 from ravine.objectives import ELBO, IWAE, AnalyticELBO, DReG, StickingTheLanding
 from ravine.posteriors import Chain, Flipped, OneNode, Several
 
@@ -417,3 +418,12 @@ def test_precision_follows_the_model(name):
 
     shapes = jax.eval_shape(answers, cast(row_of(binary_rows(), 0), jnp.float32))
     assert {leaf.dtype for leaf in leaves(shapes)} == {jnp.dtype(jnp.float32)}
+
+
+def test_a_bound_without_a_draw_has_the_geometric_mean_of_the_others_in_its_place(x64):
+    log_w = np.random.default_rng(0).normal(size=4)
+    wanted = []
+    for i in range(4):
+        others = np.delete(log_w, i)
+        wanted.append(np.log(np.mean(np.exp(np.append(others, others.mean())))))
+    np.testing.assert_allclose(_without_each(jnp.asarray(log_w)), wanted, rtol=1e-12)
