@@ -135,7 +135,7 @@ def fitted(seed: int, beta: float) -> tuple[rv.VAE, Row]:
     return model.fit(X), model._row(model._checked(X))
 
 
-@pytest.mark.parametrize("seeds", [range(2), pytest.param(range(2, 20), marks=pytest.mark.slow)], ids=["two", "rest"])
+@pytest.mark.parametrize("seeds", [range(1), pytest.param(range(1, 20), marks=pytest.mark.slow)], ids=["one", "rest"])
 def test_collapse_is_told_from_health(seeds):
     """Collapsed by a beta of 100, or by a generator that is cut off from z; each verdict must be right."""
     for seed in seeds:

@@ -117,7 +117,7 @@ def refused(action, *words) -> None:
 
 
 # The others are of the family of the VAE, and take part in the checks of every recipe in `make test-all`.
-DEFAULT = ("vae", "variational-factor-analysis", "latent-class", "gaussian-mixture", "factor-analysis")
+DEFAULT = ("vae", "gaussian-mixture", "factor-analysis")
 every = pytest.mark.parametrize(
     "name", [name if name in DEFAULT else pytest.param(name, marks=pytest.mark.slow) for name in RECIPES]
 )
@@ -365,6 +365,7 @@ def test_a_law_that_cannot_hold_the_cells_is_refused(likelihood, fields):
     refused(lambda: RECIPES["vae"](likelihood=likelihood, **fields).fit(X), "likelihood: expected a law of", "choose")
 
 
+@pytest.mark.slow
 def test_a_law_may_be_chosen():
     X = 1 / (1 + np.exp(-table(holes=False)))
     for likelihood, fields in ((UnitInterval(), {"standardise": False}), (HeavyTailed(), {})):
@@ -607,6 +608,7 @@ def test_a_large_mapped_file_needs_batches_for_em(tmp_path, monkeypatch):
 # --- what an analyst asks
 
 
+@pytest.mark.slow
 def test_an_estimator_answers_an_analyst():
     model, X = fitted("factor-analysis"), table()
     low, high = model.impute(X, interval=0.9)

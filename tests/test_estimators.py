@@ -187,18 +187,17 @@ def test_who_feels_a_constant(kind):
     assert (felt, alone) == (FEELS, NOISY)
 
 
+@slow
 @x64
-@pytest.mark.parametrize("kind", ["bits", pytest.param("classes", marks=slow)])
+@pytest.mark.parametrize("kind", ["bits", "classes"])
 def test_who_needs_a_derivative_of_the_cost(kind):
     needs = {name for name, (plain, _, without, _) in slopes(kind).items() if np.abs(without - plain).max() > 1e-8}
     assert needs == {name for name in slopes(kind) if ESTIMATORS[name](3).differentiates}
 
 
-PLAIN = ("local", "disarm", "reinmax")
-
-
+@slow
 @x64
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in PLAIN else slow) for n in UNBIASED | BIASED])
+@pytest.mark.parametrize("name", UNBIASED | BIASED)
 def test_compiled_and_among_others_is_as_alone(name):
     kind = "bits" if name in FOR_BITS else "classes"
     np.testing.assert_allclose(slopes(kind)[name][0], slope(kind, name, 1.0, 0.0, 1.0).ravel(), rtol=1e-9, atol=1e-12)

@@ -126,6 +126,7 @@ def test_three_classes_are_found():
     assert fitted.predict_proba(fresh).shape == (2000, 3)
 
 
+@pytest.mark.slow
 def test_one_class_is_independent_columns():
     table = columns(500)
     fitted = rv.LatentClass(components=1, steps=1500, batch_size=500, validation=0.0, random_state=0).fit(table)
@@ -136,6 +137,7 @@ def test_one_class_is_independent_columns():
     np.testing.assert_allclose(fitted.score_samples(table), number + sum(shares), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_factors_move_locations_alone():
     fitted = rv.MixedFactorAnalysis(latents=1, steps=200, random_state=0).fit(columns(300))
     predictor = fitted.model_.p.conditional.net
