@@ -15,6 +15,25 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Examples in docstrings that take long to compile; the verbs they show are tested elsewhere too.
+DEAR = (
+    "LatentClass",
+    "MIWAE",
+    "SigmoidBeliefNet",
+    "IGRVAE",
+    "ConcreteVAE",
+    "multiple_impute",
+    "anomalies",
+    "gradient_table",
+    "imputed_interval",
+)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if isinstance(item, pytest.DoctestItem) and item.name.rsplit(".", 1)[-1] in DEAR:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="module", autouse=True)
 def forget():

@@ -151,6 +151,7 @@ def test_fit_prints_one_object_and_a_seed_repeats_it(shell):
     assert (one["rows"], one["bound"], one["method"]) == (15, "lower", "importance-5")
 
 
+@pytest.mark.slow
 def test_the_share_for_the_test_may_be_chosen(shell):
     status, out, _ = shell("fit", "factor-analysis", "iris", *EM, "--test-size", "0.5")
     assert status == 0 and "75 rows" in out
@@ -297,6 +298,7 @@ def test_columns_must_be_those_of_the_training_data(shell, folder, tmp_path):
     assert shell("score", folder, tmp_path / "plain.npy")[0] == 0
 
 
+@pytest.mark.slow
 def test_images_keep_their_shape(shell, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, size=(20, 3, 4), dtype=np.uint8)
     np.save(tmp_path / "images.npy", images)
@@ -318,6 +320,7 @@ def test_reproduce_prints_the_reported_number_beside_ours(shell, tmp_path):
     assert result["measured"]["rows"] == 1000 and result["command"] == "ravine reproduce factor-analysis --scale small"
 
 
+@pytest.mark.slow
 def test_reproduce_with_seeds_reports_their_mean(shell, tmp_path, monkeypatch):
     fields = {"steps": 5, "hidden": (4,), "latents": 2, "kind": "real"}
     monkeypatch.setattr(VAE, "trials", {"small": Trial("moons", fields, None, "a picture only")})
@@ -411,6 +414,7 @@ def test_damaged_models_are_one_line(shell, folder, tmp_path):
 # --- processes
 
 
+@pytest.mark.slow
 def test_a_plain_run_says_nothing_on_standard_error(tmp_path):
     words = ["fit", "factor-analysis", "iris", *EM, "--out", tmp_path / "run"]
     with process(*words) as run:

@@ -551,6 +551,7 @@ def test_numbers_that_are_not_finite_become_null():
 # The command.
 
 
+@pytest.mark.slow
 def test_the_command_finds_the_rows_again_and_speaks(tmp_path, capsys):
     table, run = tmp_path / "rows.npy", tmp_path / "run"
     np.save(table, two_factors(0, 100))

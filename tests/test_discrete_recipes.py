@@ -358,7 +358,7 @@ LEARNING: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", some(LEARNING, "concrete"))
+@pytest.mark.parametrize("name", some(LEARNING))
 def test_a_recipe_learns_that_pixels_belong_together(name):
     """Held-out bits of digits are told at least 3 nats better than by independent pixels."""
     train_rows, held = digits()

@@ -364,12 +364,21 @@ REJECTED = (
     VonMises,
 )  # drawn by rejection: the derivative is that of the law, not of the program
 LAW = pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+# One law of each family where a property takes long to compile; every law by `make test-all`.
+FEW = {"gaussian", "low-rank-gaussian", "student-t", "bernoulli", "one-hots", "poisson", "beta", "concrete", "igr"}
+FEW |= {"subset", "mixed"}
+
+
+def few(laws):
+    """The laws by name, those beyond `FEW` marked slow."""
+    marked = [pytest.param(law, marks=[] if name in FEW else pytest.mark.slow) for name, law in laws.items()]
+    return pytest.mark.parametrize("law", marked, ids=laws)
 
 
 def those(kind):
     """The laws of the table with a capability."""
     found = {name: law for name, law in LAWS.items() if isinstance(law.make(), kind)}
-    return pytest.mark.parametrize("law", found.values(), ids=found)
+    return few(found)
 
 
 def masks(d, x, n=6):
@@ -419,7 +428,7 @@ def test_gradient_is_blind_to_what_hides_under_the_mask(law, x64):
         assert np.all(np.asarray(unseen[1])[~mask] == 0)
 
 
-@LAW
+@few(LAWS)
 def test_draws_have_the_mean_and_the_variance(law, x64):
     d = law.make()
     samples = jax.jit(lambda keys: jax.vmap(lambda k: d.sample(key=k))(keys))(jr.split(KEY, 20_000))
@@ -427,7 +436,7 @@ def test_draws_have_the_mean_and_the_variance(law, x64):
     assert np.max(z_scores((samples - d.mean()[None]) ** 2, law.variance(d))) < 4.5
 
 
-@LAW
+@few(LAWS)
 def test_vmap_equals_a_loop_and_jit_equals_eager(law, x64):
     d, keys = law.make(), jr.split(KEY, 2)
     both = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.9 * leaf]), d)

@@ -52,7 +52,12 @@ def parsed(path: Path) -> Document:
 EXAMPLES = {str(path.relative_to(ROOT)): list(parsed(path).examples()) for path in PAGES}
 
 
-@pytest.mark.parametrize("page", [page for page, examples in EXAMPLES.items() if examples])
+# Pages that take more than half a minute.
+DEAR = {"docs/guides/compare.md", "docs/guides/gradients.md", "docs/guides/tables.md"}
+RUN = [page for page, examples in EXAMPLES.items() if examples]
+
+
+@pytest.mark.parametrize("page", [pytest.param(p, marks=pytest.mark.slow) if p in DEAR else p for p in RUN])
 def test_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for example in EXAMPLES[page]:

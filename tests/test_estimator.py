@@ -306,7 +306,7 @@ TREATMENTS = {
 }  # fmt: skip
 
 
-QUICK = ("binary", "reals")
+QUICK = ("reals",)
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def test_a_bit_gets_the_difference_of_two():
     assert st.kstest(np.asarray(noise), "logistic").pvalue > 2 * st.norm.sf(LIMIT)
 
 
+@pytest.mark.slow
 @x64
 def test_perturbed_maxima_have_about_the_marginals_of_the_law():
     """Six items, three chosen: off by 0.066 at most with Gumbel noise, 0.21 with sums of gammas; exact where k is 1."""
@@ -238,6 +239,7 @@ def learned(gradient: AIMLE, steps: int, weight=None) -> AIMLE:
     return eqx.combine(end, rest)[0].gradient
 
 
+@pytest.mark.slow
 @x64
 def test_the_number_of_non_zeros_approaches_its_target():
     """From below and from above; where the counts are known, the step is up or down by the rate, and never below 0."""

@@ -321,7 +321,7 @@ def stream_of(key) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([*words, 2])))
 
 
-@pytest.mark.parametrize("name", ["mixture", "vae"])
+@pytest.mark.parametrize("name", ["mixture", pytest.param("vae", marks=pytest.mark.slow)])
 def test_completed_tables_differ_in_their_holes_alone(name):
     X = table()
     tables = multiple_impute(fitted(name), X, 3)

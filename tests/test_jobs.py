@@ -336,6 +336,7 @@ def test_holes_are_as_many_as_in_the_data():
     assert made[0].fidelity.good() and not np.isnan(made[1].table).any()
 
 
+@pytest.mark.slow
 def test_images_come_back_as_images():
     model, X = world("images")
     made = synthesize(model, X[:40], n=10, held_out=X[40:])

@@ -160,6 +160,7 @@ def test_mixed_factors_of_real_cells_come_to_factor_analysis():
 # --- whole codes seen by a model of reals
 
 
+@pytest.mark.slow
 def test_the_bound_of_a_dequantised_column_is_below_its_mass():
     """E_u log p(k + u) <= log of the mass between k and k + 1, and equals its integral."""
     counts = np.random.default_rng(0).poisson(6.0, size=400)
@@ -213,6 +214,7 @@ def test_without_whole_codes_nothing_is_a_bound():
     assert fitted.evaluate(table).direction == "exact" and fitted.schema_.draw() is None
 
 
+@pytest.mark.slow
 def test_a_chosen_law_is_used_for_every_class():
     counts = np.random.default_rng(0).poisson(3.0, size=(60, 2))
     fitted = rv.LatentClass(likelihood=Counts(), kind="count", steps=20, random_state=0).fit(counts)

@@ -118,7 +118,12 @@ def moments(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["nested", pytest.param("guarded", marks=pytest.mark.slow), "em-in-batches", "two-stages", "then-em"]
+    "name",
+    [
+        "nested",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("guarded", "em-in-batches", "two-stages")),
+        "then-em",
+    ],
 )
 def test_a_run_killed_at_any_moment_ends_at_the_same_bits(name, often, moments, tmp_path):
     run = RUNS[name]

@@ -25,7 +25,7 @@ RECIPES = {
     "FactorAnalysis": rv.FactorAnalysis(),
     "VariationalFactorAnalysis": rv.VariationalFactorAnalysis(steps=3),
 }
-DEFAULT = ("VariationalFactorAnalysis", "FactorAnalysis")  # by gradients, and by EM
+DEFAULT = ("FactorAnalysis",)
 
 # The only checks that are expected to fail, and why. Tests of our own stand in for them: integer weights equal
 # repeated rows in the expected gradient, and in EM from one start (tests/test_estimator.py).
