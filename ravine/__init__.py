@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ravine.recipes.miwae import MIWAE as MIWAE
     from ravine.recipes.mixed_factor_analysis import MixedFactorAnalysis as MixedFactorAnalysis
     from ravine.recipes.sigmoid_belief_net import SigmoidBeliefNet as SigmoidBeliefNet
+    from ravine.recipes.structured_prediction import StructuredPrediction as StructuredPrediction
     from ravine.recipes.vae import VAE as VAE
     from ravine.registry import load as load
     from ravine.report import report as report
@@ -53,6 +54,7 @@ _HOMES = {
     "Row": "ravine.core",
     "Schema": "ravine.data",
     "SigmoidBeliefNet": "ravine.recipes.sigmoid_belief_net",
+    "StructuredPrediction": "ravine.recipes.structured_prediction",
     "Stage": "ravine.train",
     "VAE": "ravine.recipes.vae",
     "VariationalFactorAnalysis": "ravine.recipes.factor_analysis",

@@ -71,8 +71,7 @@ class Answers(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     def evaluate(self, X: Any) -> Evaluation:
         """The mean log-likelihood of ``X`` with its standard error, units, direction, method and treatment."""
-        cells = int(np.count_nonzero(~np.isnan(self._ready(X))))
-        return evaluation(self.log_likelihood(X), cells, self.schema_, self.seed_)
+        return evaluation(self.log_likelihood(X), self._scored_cells(self._ready(X)), self.schema_, self.seed_)
 
     def transform(self, X: Any) -> np.ndarray:
         """Posterior mean of the latent causes, shape (rows, latents); missing cells are allowed for."""
@@ -200,6 +199,10 @@ class Answers(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             return validate_data(self, X, skip_check_array=True, reset=reset)
         # infinite cells are left to the schema, whose line names the column
         return validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite=False, reset=reset)
+
+    def _scored_cells(self, values: np.ndarray) -> int:
+        """How many cells a log-likelihood of these rows is of."""
+        return int(np.count_nonzero(~np.isnan(values)))
 
     def _row(self, values: np.ndarray, weight: np.ndarray | None = None) -> Row:
         """The rows as the model sees them: with a mask where it learned from one, so that they are computed alike."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -61,14 +62,21 @@ def schema_of(X: Any, reading: Reading) -> AnySchema:
     return TableSchema.infer(X, reading["columns"]) if "columns" in reading else Schema.infer(X, **reading)
 
 
-def footing(schema: AnySchema) -> tuple[str, ...]:
+def footing(schema: AnySchema, given: Sequence[int] = ()) -> tuple[str, ...]:
     """The base measure of each column in words: two log-likelihoods may be ranked when these are equal.
+
+    Columns that are given have none.
 
     Examples
     --------
     >>> footing(Schema((2,), "real")), footing(Schema((1,), "binary", binarise="threshold", threshold=0.5))
     (('density', 'density'), ('probability (1 where at least 0.5)',))
     """
+    words = _footing(schema)
+    return tuple("given" if j in given else word for j, word in enumerate(words))
+
+
+def _footing(schema: AnySchema) -> tuple[str, ...]:
     if isinstance(schema, TableSchema):
         return tuple(map(_measure, schema.columns))
     word = {"lebesgue": "density", "counting": "probability"}[schema.measure]

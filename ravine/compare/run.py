@@ -19,6 +19,7 @@ from ravine.compare.judge import Outcome, main_footing
 from ravine.compare.reading import Reading, column_names, footing, reading_of_data, reading_of_fit
 from ravine.core import LogLikelihood
 from ravine.data.frames import is_frame, taken
+from ravine.given import ConditionalModel
 
 
 class Division(NamedTuple):
@@ -139,7 +140,7 @@ class Run:
                     before = time.perf_counter()
                     fitted = _fitted(entrant, division.train)
                     seconds += time.perf_counter() - before
-                    got.append((fitted.schema_, fitted.log_likelihood(division.held_out)))
+                    got.append((_footing(fitted), fitted.log_likelihood(division.held_out)))
             except ValueError as error:
                 return Outcome(label, seconds, one_line(error).rstrip("."))
         warning = self._warned(caught)
@@ -167,13 +168,17 @@ def _fitted(entrant: Any, X: Any) -> Any:
     return fitted
 
 
-def _joined(label: str, got: list[tuple[Any, LogLikelihood]], places: list[np.ndarray]) -> Outcome:
+def _footing(fitted: Any) -> tuple[str, ...]:
+    return footing(fitted.schema_, fitted.given_columns() if isinstance(fitted, ConditionalModel) else ())
+
+
+def _joined(label: str, got: list[tuple[tuple[str, ...], LogLikelihood]], places: list[np.ndarray]) -> Outcome:
     """The numbers of all divisions, each in the place of its row."""
     values, errors = (np.empty(sum(map(len, places))) for _ in range(2))
     for at, (_, numbers) in zip(places, got, strict=True):
         values[at], errors[at] = numbers.value, numbers.standard_error
     direction, method = got[0][1].direction, got[0][1].method
-    base = tuple(word for schema, _ in got for word in footing(schema))
+    base = tuple(word for words, _ in got for word in words)
     return Outcome(label, values=values, errors=errors, direction=direction, method=method, footing=base)
 
 

@@ -72,16 +72,20 @@ def _cells_given(block: Row, model: AbstractDirected, key: PRNGKeyArray) -> Floa
     return jax.vmap(lambda row, k: model.likelihood(row.x, row.context).sample(key=k))(block, keys)
 
 
-def made_rows(model: AbstractLatentModel, rows: int, *, key: PRNGKeyArray) -> Float[np.ndarray, "n ..."]:
-    """Rows drawn from the model."""
+def made_rows(
+    model: AbstractLatentModel, rows: int, context: PyTree = None, *, key: PRNGKeyArray
+) -> Float[np.ndarray, "n ..."]:
+    """Rows drawn from the model, given the context of so many rows, in turn, where there is any."""
     if not _is_weighted(model):
         return samples(model, rows, key=key)
     above, below = jr.split(key)
-    return cells_given(model, blockwise(_priors, Row(jnp.arange(rows)), model, above, seldom=True), key=below)
+    beside = jax.tree.map(lambda leaf: np.asarray(leaf)[np.arange(rows) % len(leaf)], context)
+    latents = blockwise(_priors, Row(jnp.arange(rows), context=beside), model, above, seldom=True)
+    return cells_given(model, latents, beside, key=below)
 
 
 def _priors(block: Row, model: AbstractDirected, key: PRNGKeyArray) -> PyTree[Array]:
-    return jax.vmap(lambda i: model.prior().sample(key=jr.fold_in(key, i)))(block.x)
+    return jax.vmap(lambda row: model.prior(row.context).sample(key=jr.fold_in(key, row.x)))(block)
 
 
 def completions(

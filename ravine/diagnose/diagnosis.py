@@ -46,6 +46,7 @@ from ravine.diagnose.words import Diagnosis, Finding
 from ravine.evidence import Exact, ExactGenerator, ImportanceWeighted
 from ravine.gradients import Pathwise
 from ravine.objectives import ELBO
+from ravine.recognisers import Unlooked
 from ravine.verbs import blockwise, drawn, log_likelihood
 
 CELLS = 2**14  # that are enough to tell whether imputations are calibrated
@@ -179,7 +180,9 @@ def _few(subject: Subject, rows: int) -> Row:
     return chosen(subject.fresh, np.arange(min(rows, rows_in(subject.fresh))))
 
 
-def _latents(subject: Subject, *, key: PRNGKeyArray) -> Finding:
+def _latents(subject: Subject, *, key: PRNGKeyArray) -> Finding | str:
+    if isinstance(getattr(getattr(subject.model, "model", subject.model), "q", None), Unlooked):
+        return "latents are proposed from what is given alone: nothing is inferred from the row"
     return latent_use(subject.model, subject.fresh, key=key).finding()
 
 
@@ -229,7 +232,7 @@ def _samples(subject: Subject, *, key: PRNGKeyArray) -> Finding | str:
     rows, (here, there, coin) = rows_in(batch), jr.split(key, 3)
     if rows < LEAST:
         return f"{rows} rows are too few to compare samples with"
-    made = made_rows(subject.model, rows, key=here)
+    made = made_rows(subject.model, rows, batch.context, key=here)
     data = cells_of(_completed(subject, batch, there))
     return two_sample(data, cells_of(made), stream=stream(coin)).finding()
 
@@ -245,7 +248,7 @@ def _copies(subject: Subject, *, key: PRNGKeyArray) -> Finding | str:
     rows = rows_in(subject.fresh)
     if not subject.held_out or rows < LEAST:
         return f"it takes {LEAST} held-out rows to know how often fresh rows resemble training rows"
-    made = cells_of(made_rows(subject.model, subject.effort.rows, key=key))
+    made = cells_of(made_rows(subject.model, subject.effort.rows, subject.fresh.context, key=key))
     train, fresh = ((cells_of(batch.x), mask_of(batch)) for batch in (subject.whole, subject.fresh))
     return copies(train, fresh, made).finding()
 

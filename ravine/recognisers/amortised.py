@@ -10,7 +10,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ravine._tree import Fixed, unfix
-from ravine.core import AbstractDistribution, AbstractGenerator, AbstractPosterior, AbstractRecogniser, Row
+from ravine.core import (
+    AbstractDirected,
+    AbstractDistribution,
+    AbstractGenerator,
+    AbstractPosterior,
+    AbstractRecogniser,
+    Row,
+)
+from ravine.dist import Ancestral
 from ravine.posteriors import Chain, Flipped, OneNode
 
 
@@ -76,3 +84,23 @@ class BottomUp(AbstractRecogniser):
 
     def __call__(self, generator: AbstractGenerator, row: Row) -> AbstractPosterior:
         return Flipped(Chain(self.first(self.read(row)), self.steps))
+
+
+class Unlooked(AbstractRecogniser):
+    """``q(z | x) = p(z)``, or p(z | context): latents as the generator draws them, whatever the row holds.
+
+    The weight of a draw is p(x | z) alone.
+
+    Examples
+    --------
+    >>> from ravine.dist import Bernoulli
+    >>> from ravine.models.directed import Directed
+    >>> Unlooked()(Directed(Bernoulli(jnp.zeros(2)), Bernoulli), Row(jnp.ones(2))).mean().tolist()
+    [0.5, 0.5]
+    """
+
+    def __call__(self, generator: AbstractGenerator, row: Row) -> AbstractPosterior:
+        if not isinstance(generator, AbstractDirected):
+            raise TypeError(f"{type(generator).__name__} has no law of its latents that could be proposed.")
+        law = generator.prior(row.context)
+        return Chain(law.first, law.conditionals) if isinstance(law, Ancestral) else OneNode(law)

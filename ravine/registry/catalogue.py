@@ -25,6 +25,7 @@ RECIPES: Mapping[str, tuple[str, str]] = {
     "mixed-factor-analysis": ("ravine.recipes.mixed_factor_analysis", "MixedFactorAnalysis"),
     "miwae": ("ravine.recipes.miwae", "MIWAE"),
     "sigmoid-belief-net": ("ravine.recipes.sigmoid_belief_net", "SigmoidBeliefNet"),
+    "structured-prediction": ("ravine.recipes.structured_prediction", "StructuredPrediction"),
     "vae": ("ravine.recipes.vae", "VAE"),
     "variational-factor-analysis": ("ravine.recipes.factor_analysis", "VariationalFactorAnalysis"),
 }

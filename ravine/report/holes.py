@@ -67,7 +67,8 @@ def section_holes(seen: Looked, real: Sequence[Column]) -> Html | None:
 
 def filled(seen: Looked, real: Sequence[Column]) -> tuple[list[Filled], list[Filled]]:
     """Cells that were hidden and filled in, and cells that were missing and filled in."""
-    able = [j for j, column in enumerate(real) if column.levels is None and np.unique(column.known()).size > 2]
+    numbers = [j for j, column in enumerate(real) if column.levels is None and np.unique(column.known()).size > 2]
+    able = [j for j in numbers if j not in seen.held]
     if not able:
         return [], []
     known = ~np.isnan(np.stack([column.values for column in real], axis=1))

@@ -21,7 +21,7 @@ def sections_images(seen: Looked) -> list[tuple[str, str, Html]]:
     made = [("samples", "Samples", _samples(seen, how)), ("reconstructions", "Reconstructions", _again(seen, how))]
     if seen.classes:
         made.append(("classes", "Classes", _classes(seen, how)))
-    else:
+    elif not seen.held:
         made.append(("traversals", "Latents", _traversals(seen, how)))
     return [*made, ("inpainting", "Inpainting", _inpainting(seen, how))]
 
@@ -32,9 +32,11 @@ def _strip(label: str, images: np.ndarray, alt: str, how: Tone, columns: int = A
 
 
 def _samples(seen: Looked, how: Tone) -> Html:
-    drawn = seen.images(seen.model.sample(LINES * ACROSS))
+    drawn = seen.images(seen.drawn(LINES * ACROSS))
     shown = picture(drawn, f"{len(drawn)} images drawn from the model.", how, ACROSS, TILE)
     intro = "New images, drawn from the model and not chosen by anybody."
+    if seen.held:
+        intro = f"{len(seen.held)} pixels of each image are given, those of the first rows; the others are drawn."
     return section("samples", "Images the model makes up", words(intro), figure(shown))
 
 
@@ -102,6 +104,7 @@ def _inpainting(seen: Looked, how: Tone) -> Html:
     holed = seen.images(rows).copy()
     holed[:, holed.shape[1] // 2 :] = np.nan
     flat = holed.reshape(len(rows), -1)
+    flat[:, list(seen.held)] = rows[:, list(seen.held)]
     draws = [seen.images(one) for one in seen.model.impute(flat, draws=3)]
     made = seen.images(seen.model.impute(flat))
     truth = seen.images(rows)

@@ -14,6 +14,7 @@ from ravine._containers import flattened, image_axes
 from ravine.core import LogLikelihood
 from ravine.data.frames import given
 from ravine.evaluation import Evaluation, evaluation
+from ravine.given import ConditionalModel
 
 ROWS = 10_000  # looked at in all
 SCORED = 500  # rows whose log p(x) is estimated; where it is exact, all are scored
@@ -112,6 +113,17 @@ class Looked:
         return hasattr(self.model, "predict_proba")
 
     @property
+    def held(self) -> tuple[int, ...]:
+        """Columns that the model is given, and of which it has no law."""
+        return tuple(self.model.given_columns()) if isinstance(self.model, ConditionalModel) else ()
+
+    def drawn(self, rows: int) -> Any:
+        """New rows; where columns must be given, those of the first rows."""
+        if isinstance(self.model, ConditionalModel):
+            return self.model.sample_given(take(self.X, np.arange(min(rows, len(self.places)))))[0]
+        return self.model.sample(rows)
+
+    @property
     def names(self) -> tuple[str, ...] | None:
         """Names of the columns, where the training data had any."""
         return self.model.schema_.names
@@ -154,8 +166,7 @@ def look_at(model: Any, X: Any, labels: Any, unseen: bool | None) -> Looked:
 
 
 def _evaluation(model: Any, X: Any, got: LogLikelihood) -> Evaluation:
-    observed = sum(int((~column.missing()).sum()) for column in given(X))
-    return evaluation(got, observed, model.schema_, model.seed_)
+    return evaluation(got, model._scored_cells(model._ready(X)), model.schema_, model.seed_)
 
 
 def label_names(labels: np.ndarray, most: int = 10) -> tuple[list[str], np.ndarray] | None:

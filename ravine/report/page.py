@@ -27,7 +27,7 @@ Part = tuple[str, str, Html | None]  # place, short title for the list of conten
 
 def written(seen: Looked, findings: Iterable[Any], title: str | None, origin: Origin) -> str:
     """The whole document."""
-    real, drawn = (None, None) if seen.image else columns([seen.X, seen.model.sample(SAMPLES)], seen.names)
+    real, drawn = (None, None) if seen.image else columns([seen.X, seen.drawn(SAMPLES)], seen.names)
     cells = np.asarray(seen.X, float)[None] if real is None else [c.values for c in real]
     holes = float(np.mean([np.isnan(one).mean() for one in cells]))
     middle = sections_images(seen) if real is None or drawn is None else _tables(seen, real, drawn)
