@@ -24,6 +24,7 @@ RECIPES = {
     "GaussianMixture": rv.GaussianMixture(),
     "FactorAnalysis": rv.FactorAnalysis(),
     "VariationalFactorAnalysis": rv.VariationalFactorAnalysis(steps=3),
+    "StructuredPrediction": rv.StructuredPrediction(steps=3, layers=(3,)),
 }
 DEFAULT = ("FactorAnalysis",)
 
@@ -37,6 +38,7 @@ EXPECTED_FAILURES = {
     "LatentClass": {WEIGHTS: BATCHES},
     "MixedFactorAnalysis": {WEIGHTS: BATCHES},
     "VariationalFactorAnalysis": {WEIGHTS: BATCHES},
+    "StructuredPrediction": {WEIGHTS: BATCHES},
     "GaussianMixture": {WEIGHTS: "the rows that found the components are drawn from another list"},
     "FactorAnalysis": {},
 }
