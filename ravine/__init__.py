@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ravine.recipes.gumbel_vae import GumbelVAE as GumbelVAE
     from ravine.recipes.igr_vae import IGRVAE as IGRVAE
     from ravine.recipes.latent_class import LatentClass as LatentClass
+    from ravine.recipes.learning_to_explain import LearningToExplain as LearningToExplain
     from ravine.recipes.miwae import MIWAE as MIWAE
     from ravine.recipes.mixed_factor_analysis import MixedFactorAnalysis as MixedFactorAnalysis
     from ravine.recipes.sigmoid_belief_net import SigmoidBeliefNet as SigmoidBeliefNet
@@ -48,6 +49,7 @@ _HOMES = {
     "IGRVAE": "ravine.recipes.igr_vae",
     "LatentClass": "ravine.recipes.latent_class",
     "LatentVariableModel": "ravine.estimator",
+    "LearningToExplain": "ravine.recipes.learning_to_explain",
     "LogLikelihood": "ravine.core",
     "MIWAE": "ravine.recipes.miwae",
     "MixedFactorAnalysis": "ravine.recipes.mixed_factor_analysis",

@@ -28,7 +28,7 @@ from helpers import LIMIT, cast, equations, estimates, exactly, flat, with_gradi
 
 from ravine import gradients
 from ravine.core import AbstractGradient
-from ravine.dist import Bernoulli, Gaussian, Poisson
+from ravine.dist import Bernoulli, Gaussian, Poisson, Subset
 from ravine.gradients import RELAX, MeasureValued
 from ravine.posteriors import AbstractManyDraws, Chain, OneNode
 
@@ -296,6 +296,7 @@ def test_what_does_not_fit_is_refused_and_what_fits_is_named(kind, name):
     """Of one node, and of the last of three."""
     gradient, last = getattr(gradients, name)(), nodes(kind)
     some = {"Pathwise": Gaussian(jnp.zeros(3), jnp.ones(3)), "MeasureValued": Gaussian(jnp.zeros(3), jnp.ones(3))}
+    some |= {"ConcreteSubset": Subset(jnp.zeros(3), 1), "SIMPLE": Subset(jnp.zeros(3), 1)}
     first = some.get(name, Bernoulli(jnp.zeros(3)))
     assert gradient.refuses(first) is None
     for posterior in (OneNode(last), Chain(first, (lambda z: first, lambda z: last))):

@@ -380,7 +380,7 @@ def test_what_has_no_solver_is_refused_in_one_line():
 def test_who_serves_a_subset_and_a_solver():
     law = SpanningTree(jnp.zeros(6))
     assert serving(law) == sorted(["AIMLE", "IMLE", "NVIL", "RLOO", "ScoreFunction"])
-    lists = ["Enumerate", "MuProp", "PartialEnumerate"]
+    lists = ["ConcreteSubset", "Enumerate", "MuProp", "PartialEnumerate", "SIMPLE"]
     assert serving(Subset(jnp.zeros(4), 2)) == sorted([*serving(law), *lists])
 
 

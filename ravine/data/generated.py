@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
+from scipy.special import expit
 
 from ravine.data.dataset import Dataset
 
@@ -62,6 +66,85 @@ def pinwheel() -> Dataset:
     return _halves(
         "pinwheel", points, label, "five curved arms, drawn with seed 0; Johnson et al. 2016, arXiv:1603.06277"
     )
+
+
+class Explained(NamedTuple):
+    """Rows whose classes are known to depend on some features only, and on which.
+
+    ``x`` is (rows, 10), ``shares`` the probability of each of two classes, (rows, 2), and ``relevant`` is True where a
+    feature has a part in the shares of its row, (rows, 10): as many times in every row.
+    """
+
+    x: np.ndarray
+    shares: np.ndarray
+    relevant: np.ndarray
+
+
+def xor(rows: int, seed: int = 0) -> Explained:
+    """Ten standard normal features; the log odds are ``x0 x1``.
+
+    The four sets for explanations are those of Chen, Song, Wainwright & Jordan 2018, arXiv:1802.07814, section 4.1,
+    with the formulas of the authors' programs (github.com/Jianbo-Lab/L2X, synthetic/make_data.py), not their draws.
+
+    Examples
+    --------
+    >>> xor(5).relevant.sum(axis=1).tolist()
+    [2, 2, 2, 2, 2]
+    """
+    x = np.random.default_rng(seed).normal(size=(rows, 10))
+    return _explained(x, x[:, 0] * x[:, 1], [0, 1])
+
+
+def orange_skin(rows: int, seed: int = 0) -> Explained:
+    """Ten standard normal features; the log odds are the sum of the squares of the first four, less 4. See `xor`."""
+    x = np.random.default_rng(seed).normal(size=(rows, 10))
+    return _explained(x, _orange(x[:, :4]), [0, 1, 2, 3])
+
+
+def nonlinear_additive(rows: int, seed: int = 0) -> Explained:
+    """Ten standard normal features; log odds ``-100 sin(0.2 x0) + |x1| + x2 + exp(-x3) - 2.4``. See `xor`.
+
+    The first term outweighs the others: x0 alone tells almost all.
+    """
+    x = np.random.default_rng(seed).normal(size=(rows, 10))
+    return _explained(x, _additive(x[:, :4]), [0, 1, 2, 3])
+
+
+def switch(rows: int, seed: int = 0) -> Explained:
+    """The last feature is about 3 or -3: where it is above 0 the class is as in `orange_skin`, by features 0 to 3.
+
+    Elsewhere it is as in `nonlinear_additive`, by features 4 to 7. The last feature is always relevant. See `xor`.
+    """
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, 10))
+    x[:, 9] += np.where(rng.uniform(size=rows) < 0.5, 3, -3)
+    up = x[:, 9] > 0
+    made = _explained(x, np.where(up, _orange(x[:, :4]), _additive(x[:, 4:8])), [9])
+    made.relevant[:, :4], made.relevant[:, 4:8] = up[:, None], ~up[:, None]
+    return made
+
+
+EXPLAINED: dict[str, tuple[Callable[..., Explained], int]] = {
+    "xor": (xor, 2),
+    "orange skin": (orange_skin, 4),
+    "nonlinear additive": (nonlinear_additive, 4),
+    "switch": (switch, 5),
+}
+
+
+def _orange(x: np.ndarray) -> np.ndarray:
+    return np.sum(x**2, axis=1) - 4
+
+
+def _additive(x: np.ndarray) -> np.ndarray:
+    return -100 * np.sin(0.2 * x[:, 0]) + np.abs(x[:, 1]) + x[:, 2] + np.exp(-x[:, 3]) - 2.4
+
+
+def _explained(x: np.ndarray, log_odds: np.ndarray, features: list[int]) -> Explained:
+    relevant = np.zeros(x.shape, bool)
+    relevant[:, features] = True
+    one = expit(log_odds)
+    return Explained(x, np.stack([1 - one, one], axis=1), relevant)
 
 
 def _halves(name: str, points: np.ndarray, label: np.ndarray, source: str) -> Dataset:

@@ -18,6 +18,7 @@ from ravine.gradients.straight_through import (
     StraightThrough,
     StraightThroughGumbel,
 )
+from ravine.gradients.subsets import SIMPLE, ConcreteSubset
 
 __all__ = [
     "AIMLE",
@@ -27,7 +28,9 @@ __all__ = [
     "REBAR",
     "RELAX",
     "RLOO",
+    "SIMPLE",
     "VIMCO",
+    "ConcreteSubset",
     "DisARM",
     "Enumerate",
     "ExactNoise",

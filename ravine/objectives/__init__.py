@@ -3,6 +3,7 @@
 from ravine.objectives.bounds import ELBO, IWAE, AnalyticELBO, DReG, StickingTheLanding
 from ravine.objectives.centring import Centring
 from ravine.objectives.exact import MaximumLikelihood
+from ravine.objectives.information import InformationBound
 from ravine.objectives.relaxed import Relaxed
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "AnalyticELBO",
     "Centring",
     "DReG",
+    "InformationBound",
     "MaximumLikelihood",
     "Relaxed",
     "StickingTheLanding",

@@ -13,7 +13,6 @@ from ravine._tree import AbstractSchedule, number
 from ravine.core import (
     AbstractDirected,
     AbstractDistribution,
-    AbstractGenerator,
     AbstractGradient,
     AbstractLatentModel,
     AbstractPosterior,
@@ -159,7 +158,7 @@ class DReG(eqx.Module):
         return logsumexp(log_w(jax.vmap(_scale_gradient)(z, share))) - jnp.log(self.k)
 
 
-def _estimator(gradient: AbstractGradient | None, model: AbstractGenerator, row: Row) -> AbstractGradient:
+def _estimator(gradient: AbstractGradient | None, model: object, row: Row) -> AbstractGradient:
     """That of the objective, or the one of its kind that has learned beside the model, for this row."""
     held = getattr(model, "gradient", None)
     found = held if gradient is None or type(held) is type(gradient) else gradient
