@@ -26,7 +26,7 @@ from ravine.data import ArraySource, Schema, rows
 from ravine.dist import Subset
 from ravine.fitting import Plan, fit, split, staged
 from ravine.models.selection import Selective
-from ravine.posteriors import serving
+from ravine.posteriors import AbstractManyDraws, serving
 from ravine.train import Stage
 from ravine.train import Subset as Some
 from ravine.verbs import blockwise
@@ -212,8 +212,8 @@ class Explainer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, abc.ABC):
         what = type(self).__name__
         most = f"at most {features}, the number of features"
         require(whole("k", self.k) <= features, f"{what}, k", most, f"{self.k}", "choose fewer")
-        law = Subset(jnp.zeros(features), self.k)
-        why = self.gradient.refuses(law)
+        law, weighted = Subset(jnp.zeros(features), self.k), isinstance(self.gradient, AbstractManyDraws)
+        why = "it is made for importance-weighted bounds" if weighted else self.gradient.refuses(law)
         got = f"{type(self.gradient).__name__}: {why}"
         require(why is None, f"{what}, gradient", "an estimator for subsets", got, f"use {', '.join(serving(law))}")
 

@@ -74,7 +74,7 @@ class LearningToExplain(Explainer):
         q_net = MLP(read.inputs(), n, self.hidden, self.activation, key=first)
         p_net = MLP(read.inputs(), classes, self.predictor, self.activation, key=second)
         select = Conditional(q_net, KHot(self.k), (n,))
-        return Selective(read, select, p_net, learning(self.gradient, read.inputs(), n, key=beside))
+        return Selective(read, select, p_net, learning(self.gradient, n, n, key=beside))
 
     def stages(self, rows: int) -> list[Stage]:
         """One stage of minibatch descent."""
