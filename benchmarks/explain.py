@@ -3,8 +3,8 @@
 The four synthetic sets of Chen et al. 2018, arXiv:1802.07814, section 4.1, whose relevant features are known. For each
 set, estimator and seed: the share of the selected features that are relevant, the mean over rows of the median rank of
 the relevant ones (those of a perfect ranking have 1.5, 2.5, 2.5 and 3), and the bound in nats on fresh rows, with what
-it would be if the black box's own probabilities were told. Adds to ``results/explain.json`` what was not measured with
-these settings before, and writes ``results/explain.md``.
+it would be if the black box's own probabilities were told. Adds to ``results/explain/found.json`` what was not measured
+with these settings before, and writes ``results/explain.md``.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ def main() -> None:
     for name, default in (("seeds", 3), ("rows", 100_000), ("steps", 3000), ("batch", 200)):
         parser.add_argument(f"--{name}", type=int, default=default)
     settings = vars(parser.parse_args())
-    file, seeds = RESULTS / "explain.json", settings.pop("seeds")
+    file, seeds = RESULTS / "explain" / "found.json", settings.pop("seeds")
     kept = json.loads(file.read_text()) if file.exists() else {}
     found = kept["sets"] if kept.get("settings") == settings else {}
-    RESULTS.mkdir(exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     for seed in range(seeds):
         for name, (make, k) in EXPLAINED.items():
             data, fresh = make(settings["rows"], seed=seed), make(FRESH, seed=1_000_000 + seed)

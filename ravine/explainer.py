@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import abc
+import copy
 import dataclasses
+from pathlib import Path
 from typing import Any, NamedTuple, Self, no_type_check
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -21,6 +24,9 @@ from ravine._check import complaint, require, shown, whole
 from ravine._containers import check_names
 from ravine._fields import check_fields
 from ravine._jax import Precision, highest_matmul, key_words, precision
+from ravine._record import record
+from ravine._tree import as_arrays
+from ravine.checkpoint import load_run, save_run
 from ravine.core import AbstractGradient, Row
 from ravine.data import ArraySource, Schema, rows
 from ravine.dist import Subset
@@ -188,6 +194,52 @@ class Explainer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, abc.ABC):
         spread = np.zeros_like(log_shares)
         spread[:, np.searchsorted(self.classes_, classes)] = target
         return float(np.average(np.sum(spread * log_shares, axis=1), weights=sample_weight))
+
+    # --- files
+
+    def save(self, folder: str | Path, figures: dict[str, Any] | None = None) -> Path:
+        """Write the fitted model to a folder, arrays as safetensors and all else as JSON; `ravine.load` reads it.
+
+        The black box is left behind: what was loaded wants ``y`` where it is told against something.
+        """
+        check_is_fitted(self)
+        kept = record(copy.copy(self).set_params(black_box=None), figures or {})
+        kept["data"] |= {"classes": self.classes_.tolist(), "type": self.classes_.dtype.str}
+        save_run(folder, self.model_, kept)
+        return Path(folder)
+
+    @classmethod
+    def _restore(cls, kept: dict[str, Any], fields: dict[str, Any], folder: Path) -> Self:
+        """The fitted estimator a record describes, with the arrays of its folder."""
+        made, fitted = cls(**fields), kept["data"]
+        made.schema_ = Schema.from_json(kept["schema"])
+        made.n_features_in_, made.seed_ = int(fitted["features"]), int(fitted["seed"])
+        made.classes_ = np.asarray(fitted["classes"], dtype=fitted["type"])
+        if "names" in fitted:
+            made.feature_names_in_ = np.asarray(fitted["names"], dtype=object)
+        with precision(made.precision):
+            made.model_ = load_run(folder, made._blank())
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = BaseEstimator.__getstate__(self)
+        if "model_" in state:
+            arrays = jax.tree.leaves(eqx.filter(state["model_"], eqx.is_array))
+            state = {**state, "model_": [np.asarray(leaf) for leaf in arrays]}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        BaseEstimator.__setstate__(self, state)
+        if "model_" in state:
+            with precision(self.precision):
+                like, rest = eqx.partition(self._blank(), lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+                arrays = [jnp.asarray(leaf) for leaf in state["model_"]]
+                self.model_ = eqx.combine(jax.tree.unflatten(jax.tree.structure(like), arrays), rest)
+
+    def _blank(self) -> Selective:
+        """The shapes of the model, without computing any of it."""
+        made = lambda key: as_arrays(self.build(self.schema_, len(self.classes_), key=key))  # noqa: E731
+        return eqx.filter_eval_shape(made, jr.key(self.seed_))
 
     # --- for scikit-learn and the loop
 

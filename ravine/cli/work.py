@@ -88,7 +88,10 @@ def opened(folder: Path, out: Path | None = None) -> LatentVariableModel:
     """The model in a folder; a file that could not be written afterwards is refused before."""
     if out is not None:
         named(out, "")
-    return ravine.load(folder)
+    model = ravine.load(folder)
+    rows = isinstance(model, LatentVariableModel)
+    require(rows, f"{folder}", "a model of rows", type(model).__name__, "use it from Python: ravine.load")
+    return model
 
 
 def named(out: Path, addition: str) -> Path:
