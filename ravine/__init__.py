@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ravine.recipes.gaussian_mixture import GaussianMixture as GaussianMixture
     from ravine.recipes.gumbel_vae import GumbelVAE as GumbelVAE
     from ravine.recipes.igr_vae import IGRVAE as IGRVAE
+    from ravine.recipes.imle_vae import IMLEVAE as IMLEVAE
     from ravine.recipes.latent_class import LatentClass as LatentClass
     from ravine.recipes.learning_to_explain import LearningToExplain as LearningToExplain
     from ravine.recipes.miwae import MIWAE as MIWAE
@@ -47,6 +48,7 @@ _HOMES = {
     "GaussianMixture": "ravine.recipes.gaussian_mixture",
     "GumbelVAE": "ravine.recipes.gumbel_vae",
     "IGRVAE": "ravine.recipes.igr_vae",
+    "IMLEVAE": "ravine.recipes.imle_vae",
     "LatentClass": "ravine.recipes.latent_class",
     "LatentVariableModel": "ravine.estimator",
     "LearningToExplain": "ravine.recipes.learning_to_explain",

@@ -23,7 +23,7 @@ from ravine.data import Schema, load_dataset
 from ravine.dist import IGR, Bernoulli, BinaryConcrete, IGRClasses, Rounded, even, fit_prior, relaxed_law
 from ravine.evidence import ImportanceWeighted
 from ravine.fitting import hardened
-from ravine.gradients import NVIL, REBAR, RLOO, VIMCO, DisARM, Enumerate, Pathwise, ScoreFunction
+from ravine.gradients import NVIL, REBAR, RLOO, SIMPLE, VIMCO, DisARM, Enumerate, Pathwise, ScoreFunction
 from ravine.models.directed import Learned
 from ravine.nets import Signed
 from ravine.objectives import ELBO, IWAE, AnalyticELBO, Centring, DReG, Relaxed
@@ -34,8 +34,9 @@ TINY: dict[str, dict[str, Any]] = {
     "SigmoidBeliefNet": {"layers": (2, 3)},
     "ConcreteVAE": {"layers": (3,)},
     "IGRVAE": {"latents": 2, "classes": 3, "hidden": (5,)},
+    "IMLEVAE": {"groups": 2, "items": 4, "chosen": 2, "hidden": (5,)},
 }
-WIDTHS = {"SigmoidBeliefNet": 5, "ConcreteVAE": 3, "IGRVAE": 6}
+WIDTHS = {"SigmoidBeliefNet": 5, "ConcreteVAE": 3, "IGRVAE": 6, "IMLEVAE": 8}
 CENTRES = (np.array([0.3, -0.2]), np.array([0.1, 0.4, -0.5]))
 
 
@@ -368,6 +369,29 @@ def test_a_recipe_learns_that_pixels_belong_together(name):
     fields = fields | {"steps": 600 if name == "concrete" else 2000, "batch_size": 50, "random_state": 0}
     model = getattr(rv, recipe)(kind="binary", evidence=ImportanceWeighted(32), **fields).fit(train_rows)
     assert model.score(held) > alone + 3
+
+
+def test_the_divergence_of_subsets_comes_in_slowly():
+    weight = rv.IMLEVAE(steps=300).objective.beta
+    assert [float(weight(jnp.array(step))) for step in (0, 50, 100, 300)] == [0.0, 0.5, 1.0, 1.0]
+    assert float(rv.IMLEVAE(warm_up=0.0).objective.beta(jnp.array(1))) == 1.0
+    with pytest.raises(ValueError, match="warm_up: expected a share from 0 to 1, got 2.0"):
+        rv.IMLEVAE(warm_up=2.0).stages(100)
+
+
+SUBSETS: dict[str, Any] = {"groups": 4, "items": 8, "chosen": 4, "hidden": (64,), "rate": 3e-3, "batch_size": 50}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gradient", [rv.IMLEVAE.gradient, SIMPLE(), RLOO(4)])
+def test_latent_subsets_tell_more_than_independent_pixels(gradient):
+    """Of held-out digits, by more than five standard errors of what independent pixels tell."""
+    train_rows, held = digits()
+    share = (train_rows.sum(axis=0) + 1) / (len(train_rows) + 2)
+    alone = (held * np.log(share) + (1 - held) * np.log1p(-share)).sum(axis=1)
+    fields = SUBSETS | {"gradient": gradient, "steps": 2000, "evidence": ImportanceWeighted(32), "random_state": 0}
+    model = rv.IMLEVAE(kind="binary", **fields).fit(train_rows)
+    assert model.score(held) > alone.mean() + 5 * alone.std() / np.sqrt(len(held))
 
 
 @pytest.mark.slow

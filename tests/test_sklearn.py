@@ -13,12 +13,14 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import ravine as rv
+from ravine.evidence import ImportanceWeighted
 from ravine.models.families import Diagonal, Full, Given
 
 # Recipes, as small as they come; those of `DEFAULT` are checked in every run, all of them by `make test-all`.
 RECIPES = {
     "VAE": rv.VAE(steps=3, hidden=(4,), latents=2),
     "MIWAE": rv.MIWAE(steps=3, hidden=(4,), latents=2, particles=20),
+    "IMLEVAE": rv.IMLEVAE(steps=3, groups=2, items=3, chosen=1, hidden=(4,), evidence=ImportanceWeighted(8)),
     "LatentClass": rv.LatentClass(steps=3),
     "MixedFactorAnalysis": rv.MixedFactorAnalysis(steps=3, hidden=(4,), particles=20),
     "GaussianMixture": rv.GaussianMixture(),
@@ -35,6 +37,7 @@ BATCHES = "a repeated row meets other noise and another batch than a weight of 2
 EXPECTED_FAILURES = {
     "VAE": {WEIGHTS: BATCHES},
     "MIWAE": {WEIGHTS: BATCHES},
+    "IMLEVAE": {WEIGHTS: BATCHES},
     "LatentClass": {WEIGHTS: BATCHES},
     "MixedFactorAnalysis": {WEIGHTS: BATCHES},
     "VariationalFactorAnalysis": {WEIGHTS: BATCHES},

@@ -21,6 +21,7 @@ RECIPES: Mapping[str, tuple[str, str]] = {
     "gaussian-mixture": ("ravine.recipes.gaussian_mixture", "GaussianMixture"),
     "gumbel-vae": ("ravine.recipes.gumbel_vae", "GumbelVAE"),
     "igrvae": ("ravine.recipes.igr_vae", "IGRVAE"),
+    "imlevae": ("ravine.recipes.imle_vae", "IMLEVAE"),
     "latent-class": ("ravine.recipes.latent_class", "LatentClass"),
     "mixed-factor-analysis": ("ravine.recipes.mixed_factor_analysis", "MixedFactorAnalysis"),
     "miwae": ("ravine.recipes.miwae", "MIWAE"),
@@ -28,6 +29,9 @@ RECIPES: Mapping[str, tuple[str, str]] = {
     "structured-prediction": ("ravine.recipes.structured_prediction", "StructuredPrediction"),
     "vae": ("ravine.recipes.vae", "VAE"),
     "variational-factor-analysis": ("ravine.recipes.factor_analysis", "VariationalFactorAnalysis"),
+}
+EXPLAINERS: Mapping[str, tuple[str, str]] = {  # no models of rows: they can be loaded, but are not for the shell
+    "learning-to-explain": ("ravine.recipes.learning_to_explain", "LearningToExplain"),
 }
 
 
@@ -50,8 +54,7 @@ def recipe(name: str) -> Any:
     ValueError
         When there is none of this name; the line lists the closest.
     """
-    module, attribute = home(name)
-    return getattr(importlib.import_module(module), attribute)
+    return _class(*home(name))
 
 
 def home(name: str) -> tuple[str, str]:
@@ -59,6 +62,10 @@ def home(name: str) -> tuple[str, str]:
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES, kebab(name[:99]), "choose one; `ravine list` shows all")
     return RECIPES[name]
+
+
+def _class(module: str, attribute: str) -> Any:
+    return getattr(importlib.import_module(module), attribute)
 
 
 def made(name: str, settings: Mapping[str, Any], **others: Any) -> Any:
@@ -112,7 +119,7 @@ def load(folder: str | os.PathLike[str]) -> Any:
 
     record, path = load_record(folder), Path(folder) / RECIPE
     with _prefixed(str(path)):
-        cls = recipe(record["recipe"])
+        cls = _class(*(EXPLAINERS.get(record["recipe"]) or home(record["recipe"])))
         for field in record["fields"]:
             _check_field(record["recipe"], cls, field)
         fields = {field: _read(cls, field, text) for field, text in record["fields"].items()}
