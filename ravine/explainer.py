@@ -204,7 +204,7 @@ class Explainer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, abc.ABC):
         """
         check_is_fitted(self)
         kept = record(copy.copy(self).set_params(black_box=None), figures or {})
-        kept["data"] |= {"classes": self.classes_.tolist(), "type": self.classes_.dtype.str}
+        kept["data"] |= {"classes": self.classes_.tolist(), "objects": self.classes_.dtype == object}
         save_run(folder, self.model_, kept)
         return Path(folder)
 
@@ -214,7 +214,7 @@ class Explainer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, abc.ABC):
         made, fitted = cls(**fields), kept["data"]
         made.schema_ = Schema.from_json(kept["schema"])
         made.n_features_in_, made.seed_ = int(fitted["features"]), int(fitted["seed"])
-        made.classes_ = np.asarray(fitted["classes"], dtype=fitted["type"])
+        made.classes_ = np.asarray(fitted["classes"], dtype=object if fitted["objects"] else None)
         if "names" in fitted:
             made.feature_names_in_ = np.asarray(fitted["names"], dtype=object)
         with precision(made.precision):

@@ -79,7 +79,8 @@ def summed(batch: Row, model: Selective) -> jax.Array:
     return total
 
 
-@pytest.mark.parametrize("gradient", [RLOO(3), pytest.param(ScoreFunction(), marks=slow)])
+@slow
+@pytest.mark.parametrize("gradient", [RLOO(3), ScoreFunction()])
 def test_the_gradient_is_that_of_the_sum_over_all_subsets(gradient, x64):
     """75 numbers within 4.5 standard errors: another seed would fail a correct one once in 2,000 times."""
     model, batch = model_and_rows()
@@ -89,7 +90,8 @@ def test_the_gradient_is_that_of_the_sum_over_all_subsets(gradient, x64):
     assert worst(draws, truth) < LIMIT and np.linalg.norm(truth[1:]) > 0.1
 
 
-@pytest.mark.parametrize("gradient", [pytest.param(SIMPLE(), marks=slow), IMLE(3.0), ConcreteSubset(0.3)])
+@slow
+@pytest.mark.parametrize("gradient", [SIMPLE(), IMLE(3.0), ConcreteSubset(0.3)])
 def test_values_are_as_declared(gradient, x64):
     """Exact draws have the right value, one number within 4.5 standard errors; soft ones have another, as do slopes."""
     model, batch = model_and_rows()
@@ -283,12 +285,14 @@ def test_copies_answer_alike(signs, fitted):
     np.testing.assert_array_equal(fresh.fit(X, y).predict_proba(X), fitted.predict_proba(X))
 
 
-@pytest.mark.parametrize("precision", ["float32", pytest.param("float64", marks=slow)])
-def test_what_was_saved_answers_to_the_bit_in_another_process(precision, signs, tmp_path):
-    """Classes are text here; the black box is not kept."""
+@pytest.mark.parametrize("learned", [False, pytest.param(True, marks=slow)])
+def test_what_was_saved_answers_to_the_bit_in_another_process(learned, signs, fitted, tmp_path):
+    """Classes are text here; the black box is not kept. Then in double precision, with an estimator that learns."""
     X, y = signs
     box = FrozenEstimator(LogisticRegression().fit(X, y))
-    model = explainer(steps=20, precision=precision, black_box=box, gradient=AIMLE(rate=0.5)).fit(X)
+    model = copy.copy(fitted).set_params(black_box=box)
+    if learned:
+        model = explainer(steps=20, precision="float64", black_box=box, gradient=AIMLE(rate=0.5)).fit(X)
     X.to_pickle(tmp_path / "rows")
     code = (
         "import pickle, sys, pandas as pd, ravine as rv\n"
