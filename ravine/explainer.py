@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray, Shaped
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import ClassifierTags, Tags, check_random_state, column_or_1d
+from sklearn.utils import ClassifierTags, Tags, assert_all_finite, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
@@ -277,6 +277,7 @@ class Explainer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, abc.ABC):
         if y.ndim == 2 and y.shape[1] > 1:
             return np.arange(y.shape[1]), _probabilities(y)
         labels = column_or_1d(y, warn=True)
+        assert_all_finite(labels, input_name="y")
         check_classification_targets(labels)
         classes, places = np.unique(labels, return_inverse=True)
         return classes, np.eye(len(classes))[places]

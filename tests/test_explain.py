@@ -386,6 +386,7 @@ REFUSED = [
     ({"gradient": "rloo"}, "y", "gradient: expected AbstractGradient, got 'rloo'"),
     ({"validation": 1.0}, "y", "validation: expected a share"),
     ({}, np.tile(UNFIT, (150, 1)), "y: expected rows of probabilities that add up to 1"),
+    ({}, np.full(300, np.inf), "Input y contains infinity"),
     ({}, np.arange(5), "y: expected 300 rows, got 5"),
     ({}, None, "requires y to be passed"),
     ({"black_box": 3}, None, "black_box: expected a classifier with predict_proba, got 3"),
