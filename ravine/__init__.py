@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ravine.recipes.igr_vae import IGRVAE as IGRVAE
     from ravine.recipes.imle_vae import IMLEVAE as IMLEVAE
     from ravine.recipes.latent_class import LatentClass as LatentClass
+    from ravine.recipes.latent_tree import LatentTreeClassifier as LatentTreeClassifier
     from ravine.recipes.learning_to_explain import LearningToExplain as LearningToExplain
     from ravine.recipes.miwae import MIWAE as MIWAE
     from ravine.recipes.mixed_factor_analysis import MixedFactorAnalysis as MixedFactorAnalysis
@@ -50,6 +51,7 @@ _HOMES = {
     "IGRVAE": "ravine.recipes.igr_vae",
     "IMLEVAE": "ravine.recipes.imle_vae",
     "LatentClass": "ravine.recipes.latent_class",
+    "LatentTreeClassifier": "ravine.recipes.latent_tree",
     "LatentVariableModel": "ravine.estimator",
     "LearningToExplain": "ravine.recipes.learning_to_explain",
     "LogLikelihood": "ravine.core",

@@ -43,7 +43,7 @@ class Recipe(Protocol):
     max_seconds: float | None
     progress: bool | None
 
-    def build(self, schema: AnySchema, *, key: PRNGKeyArray) -> PyTree:
+    def build(self, schema: Any, *, key: PRNGKeyArray) -> PyTree:
         """The untrained model."""
         ...
 
@@ -71,7 +71,7 @@ class Plan(NamedTuple):
     key: PRNGKeyArray
 
 
-def plan(recipe: Recipe, schema: AnySchema, source: Source, held_out: Row | None, *, key: PRNGKeyArray) -> Plan:
+def plan(recipe: Recipe, schema: Any, source: Source, held_out: Row | None, *, key: PRNGKeyArray) -> Plan:
     """The start of a fit: the untrained model, and the stages wrapped for this data."""
     build_key, run_key = jr.split(key)
     stages = staged(recipe, schema, source.rows, held_out, key)
@@ -145,7 +145,7 @@ def _entered(state: TrainState, stages: Sequence[Stage], last: int, source: Sour
     return state
 
 
-def staged(recipe: Recipe, schema: AnySchema, rows: int, held_out: Row | None, key: PRNGKeyArray) -> list[Stage]:
+def staged(recipe: Recipe, schema: Any, rows: int, held_out: Row | None, key: PRNGKeyArray) -> list[Stage]:
     """The recipe's stages, each rule guarded, its batches drawn as the schema says, and watched on held-out rows."""
     draw = schema.draw()
     if held_out is not None:
@@ -225,6 +225,6 @@ def started(recipe: Recipe, schema: AnySchema, source: Source, *, key: PRNGKeyAr
     return _entered(state, stages, len(stages) - 1, source, key).model
 
 
-def blank(recipe: Recipe, schema: AnySchema, key: PRNGKeyArray) -> PyTree:
+def blank(recipe: Recipe, schema: Any, key: PRNGKeyArray) -> PyTree:
     """The shapes of the recipe's model, without computing any of it: what a file of arrays is read into."""
     return eqx.filter_eval_shape(lambda key: as_arrays(recipe.build(schema, key=key)), key)

@@ -2,6 +2,7 @@
 
 from ravine.objectives.bounds import ELBO, IWAE, AnalyticELBO, DReG, StickingTheLanding
 from ravine.objectives.centring import Centring
+from ravine.objectives.cross_entropy import CrossEntropy
 from ravine.objectives.exact import MaximumLikelihood
 from ravine.objectives.information import InformationBound
 from ravine.objectives.relaxed import Relaxed
@@ -11,6 +12,7 @@ __all__ = [
     "IWAE",
     "AnalyticELBO",
     "Centring",
+    "CrossEntropy",
     "DReG",
     "InformationBound",
     "MaximumLikelihood",

@@ -23,6 +23,7 @@ RECIPES: Mapping[str, tuple[str, str]] = {
     "igrvae": ("ravine.recipes.igr_vae", "IGRVAE"),
     "imlevae": ("ravine.recipes.imle_vae", "IMLEVAE"),
     "latent-class": ("ravine.recipes.latent_class", "LatentClass"),
+    "latent-tree-classifier": ("ravine.recipes.latent_tree", "LatentTreeClassifier"),
     "mixed-factor-analysis": ("ravine.recipes.mixed_factor_analysis", "MixedFactorAnalysis"),
     "miwae": ("ravine.recipes.miwae", "MIWAE"),
     "sigmoid-belief-net": ("ravine.recipes.sigmoid_belief_net", "SigmoidBeliefNet"),

@@ -23,6 +23,7 @@ PARTS: tuple[tuple[str, str | None], ...] = (
     ("ravine.gradients", None),
     ("ravine.models.families", "AbstractFamily"),
     ("ravine.models.families", "AbstractStart"),
+    ("ravine.models.latent_tree", "AbstractLeaf"),
     ("ravine.models.missingness", "AbstractMissingness"),
     ("ravine.objectives", None),
     ("ravine.rules", None),
