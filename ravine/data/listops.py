@@ -27,7 +27,7 @@ OPERATORS: dict[str, Callable[[list[int]], int]] = {
 }
 DIGITS = tuple("0123456789")
 VOCABULARY = (*DIGITS, *OPERATORS, "]")
-TRIES = 1_000  # draws for each sentence that is wanted, before it is said that there are too few
+TRIES = 100  # draws for each sentence that is wanted, before it is said that there are too few
 
 BinaryTree = Any  # a token, or a pair of trees
 
@@ -167,7 +167,7 @@ def generate(
         if sentence not in made and (longest is None or len(words) <= longest):
             made.add(sentence)
             drawn.append(sentence)
-        if tries > TRIES * n + TRIES:
+        if tries > TRIES * (n + TRIES):
             raise complaint("ListOps", f"{n} distinct sentences", f"{len(drawn)}", "allow longer or deeper ones")
     drawn.sort(key=lambda _: rng.random())  # the short ones were met first
     return drawn, np.array([evaluate(sentence) for sentence in drawn])
