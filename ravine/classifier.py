@@ -149,7 +149,8 @@ class SentenceClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of each sentence, shape (sentences,)."""
-        return self.classes_[np.argmax(self.predict_proba(X), axis=1)]
+        p = self.predict_proba(X)
+        return self.classes_[np.argmax(p, axis=1)]
 
     def parse(self, X: Any) -> list[Pairs]:
         """The tree that each sentence was read along, as nested pairs of words."""

@@ -287,8 +287,9 @@ def test_a_fit_is_a_classifier():
 
 
 def test_a_sentence_is_answered_alone_as_among_others():
-    X = [*data()[0][:30], listops.generate(1, seed=9, longest=40, share=0.6)[0][0]]
+    X = [*data()[0][:30], listops.generate(9, seed=17, longest=16)[0][0]]
     p, trees = fitted().predict_proba(X), fitted().parse(X)
+    assert len(listops.tokens(X[30])) > 9
     for i in (0, 7, 30):
         assert np.array_equal(fitted().predict_proba([X[i]])[0], p[i]) and fitted().parse([X[i]]) == [trees[i]]
 

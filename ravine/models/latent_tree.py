@@ -52,7 +52,7 @@ class TreeLSTM(eqx.Module):
 
     def __init__(self, width: int, *, key: PRNGKeyArray) -> None:
         bias = jnp.repeat(jnp.array([0.0, 1.0, 1.0, 0.0, 0.0]), width)
-        self.gates = MLP(2 * width, 5 * width, (), key=key, bias=bias)
+        self.gates = MLP(2 * width, 5 * width, (), relu, key=key, bias=bias)
 
     def __call__(self, left: Nodes, right: Nodes) -> Nodes:
         """The parent of two nodes, each a vector h and a vector c."""
@@ -80,7 +80,7 @@ class AffineLeaf(AbstractLeaf):
     """
 
     def built(self, inputs: int, width: int, *, key: PRNGKeyArray) -> Callable[[Array], Nodes]:
-        return EachWord(MLP(inputs, 2 * width, (), key=key))
+        return EachWord(MLP(inputs, 2 * width, (), relu, key=key))
 
 
 class RecurrentLeaf(AbstractLeaf):
