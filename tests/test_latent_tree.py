@@ -325,9 +325,16 @@ def test_whole_numbers_padded_with_minus_one_are_sentences():
     assert set(model.predict(X)) <= {"no", "yes"} and model.schema_.words == ("0", "1", "2")
     as_text = [" ".join(str(word) for word in row if word >= 0) for row in X]
     assert np.array_equal(model.predict_proba(as_text), model.predict_proba(X))
-    weight = (np.arange(50) % 3).astype(float)
-    part = clone(model).fit(X[weight > 0], y[weight > 0], weight[weight > 0])
-    assert np.array_equal(clone(model).fit(X, y, weight).predict_proba(X), part.predict_proba(X))
+
+
+@pytest.mark.slow
+def test_a_weight_of_nothing_leaves_a_sentence_out():
+    X, y = np.array(data()[0], dtype=object), data()[1]
+    weight = (np.arange(80) % 3).astype(float)
+    part = clone(fitted()).fit(X[weight > 0], y[weight > 0], weight[weight > 0])
+    assert np.array_equal(clone(fitted()).fit(X, y, weight).predict_proba(X), part.predict_proba(X))
+    even = clone(fitted()).fit(X[weight > 0], y[weight > 0])
+    assert np.abs(even.predict_proba(X) - part.predict_proba(X)).max() > 1e-4
 
 
 def test_saved_loaded_and_pickled(tmp_path):
