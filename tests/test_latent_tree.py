@@ -396,7 +396,7 @@ def test_short_sentences_are_learned(gradient):
     """One operator on two or three digits, of which a fifth is kept aside: most answers are found."""
     X, y = listops.generate(2_500, seed=0, depth=2, arguments=3)
     model = rv.LatentTreeClassifier(
-        inputs=16, width=24, hidden=(32,), gradient=gradient, rate=5e-3, steps=3_000, validation=0.0, random_state=0
+        inputs=16, width=24, hidden=(32,), gradient=gradient, rate=5e-3, steps=1_000, validation=0.0, random_state=0
     ).fit(X[:2_000], y[:2_000])
     share = np.bincount(y).max() / len(y)
     assert model.score(X[2_000:], y[2_000:]) > share + 0.3
