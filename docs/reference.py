@@ -6,7 +6,7 @@ import pkgutil
 import ravine
 
 # The order a reader meets them in; a module that is not named here follows, sorted.
-USED = ("recipes", "estimator", "cli", "compare", "registry", "report", "data")
+USED = ("recipes", "estimator", "classifier", "cli", "compare", "registry", "report", "data")
 LEARNING = ("train", "rules", "objectives", "gradients", "evidence", "diagnose", "checkpoint")
 PARTS = ("models", "recognisers", "posteriors", "nets", "dist", "kernels", "core")
 ORDER = USED + LEARNING + PARTS

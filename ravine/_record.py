@@ -84,7 +84,9 @@ def texts(recipe: Any) -> dict[str, str]:
 
 def record(fitted: Any, figures: Mapping[str, Any]) -> dict[str, Any]:
     """What `ravine.load` needs besides the arrays, and figures that a person may want to see."""
-    data = {"features": int(fitted.n_features_in_), "seed": fitted.seed_, "rows": fitted.schema_.rows}
+    data = {"seed": fitted.seed_, "rows": fitted.schema_.rows}
+    if hasattr(fitted, "n_features_in_"):  # sentences have no columns
+        data["features"] = int(fitted.n_features_in_)
     if hasattr(fitted, "feature_names_in_"):
         data["names"] = [str(name) for name in fitted.feature_names_in_]
     return {

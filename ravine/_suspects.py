@@ -33,7 +33,7 @@ def culprit(batch: Row, wrong: Callable[[Row], bool], schema: Any = None) -> Cul
     evaluations of ``wrong``, all of one shape.
     """
     x = batch.x
-    if not eqx.is_array(x) or x.ndim < 2:
+    if not _holds_amounts(x):
         return None
     plain = _medians(batch)
 
@@ -60,7 +60,7 @@ def missed_column(batch: Row, wrong: Callable[[Row], bool], schema: Any = None) 
     that the model had taken up before its first step, in the start of a bias or of a scale.
     """
     x = batch.x
-    if not eqx.is_array(x) or x.ndim < 2:
+    if not _holds_amounts(x):
         return None
     owner, mask = _owners(schema, x), np.ones(x.shape, bool) if batch.mask is None else np.asarray(batch.mask)
 
@@ -101,7 +101,7 @@ def widest(source: Any, schema: Any, column: int | None = None) -> tuple[str, fl
     """The value farthest from its column's median, among the first rows of a source, in words; and how far it is."""
     rows, places = source.block(np.arange(min(source.rows, MOST_ROWS)))
     batch = jax.tree.map(lambda leaf: leaf[places], rows)
-    if not eqx.is_array(batch.x) or batch.x.ndim < 2:
+    if not _holds_amounts(batch.x):
         return "", 0.0
     owner, x = _owners(schema, batch.x), np.asarray(batch.x, np.float64)
     seen = np.ones(x.shape, bool) if batch.mask is None else np.asarray(batch.mask)
@@ -110,6 +110,11 @@ def widest(source: Any, schema: Any, column: int | None = None) -> tuple[str, fl
     row, cell = np.unravel_index(int(np.argmax(away)), away.shape)
     number = row if batch.index is None else int(batch.index[row])
     return f"row {number}, {_value(batch.x[row], int(owner[cell]), schema)}", float(away[row, cell])
+
+
+def _holds_amounts(x: Any) -> bool:
+    """Whether the cells are numbers that can be too large; word numbers cannot."""
+    return eqx.is_inexact_array(x) and x.ndim > 1
 
 
 def _medians(batch: Row) -> Array:

@@ -15,9 +15,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_random_state
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d
 
-from ravine._check import require
+from ravine._check import require, translated
 from ravine._fields import check_fields
 from ravine._jax import Precision, key_words, precision
 from ravine._record import record, texts
@@ -25,13 +26,14 @@ from ravine.checkpoint import load_run, save_run
 from ravine.core import Row
 from ravine.data import ArraySource
 from ravine.data.sentences import Sentences, words_of
-from ravine.fitting import Plan, blank, fit, plan, split
+from ravine.fitting import Plan, blank, emptied, filled, fit, plan, split
 from ravine.models.latent_tree import LatentTree
 from ravine.train import Stage, Subset
 from ravine.trial import Trial
 from ravine.verbs import blockwise
 
 Pairs = Any  # a word, or a pair of such
+HELD_OUT_AT_MOST = 1_000  # sentences: they are all read at once
 
 
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
@@ -44,7 +46,7 @@ class SentenceClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
     Parameters
     ----------
     longest : sentences of more words are not learned from; the cost grows with the square. They can be predicted.
-    validation : share of the sentences held out for early stopping; 0 trains on all.
+    validation : share of the sentences held out for early stopping (at most 1000); 0 trains on all.
     patience : held-out evaluations without improvement before training stops.
     max_seconds : training stops after about this time.
     precision : ``"float32"`` or ``"float64"`` for training and every verb.
@@ -112,19 +114,22 @@ class SentenceClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
 
     def _seen(self, X: Any, y: Any, sample_weight: Any) -> tuple[list[list[str]], np.ndarray, np.ndarray | None]:
         """The sentences that are learned from, their labels and weights."""
-        sentences, labels = words_of(X), np.asarray(y)
-        fits = labels.shape == (len(sentences),) and labels.dtype.kind in "biufUSO"
-        require(fits, "y", f"{len(sentences)} labels, one a sentence", f"shape {labels.shape}", "give one a sentence")
-        weight = None if sample_weight is None else np.asarray(sample_weight, float)
-        fits = weight is None or (weight.shape == labels.shape and np.isfinite(weight).all() and (weight >= 0).all())
-        require(fits, "sample_weight", "a number of at least 0 for each sentence", "others", "correct it")
-        kept = np.array([len(words) <= self.longest for words in sentences])
-        kept &= True if weight is None else weight > 0
-        classes = len(set(labels[kept].tolist()))
+        sentences = words_of(X)
+        rows = len(sentences)
+        with translated("y", f"{rows} labels, one a sentence", "give one a sentence"):
+            labels = column_or_1d(y)
+            check_classification_targets(labels)
+        fits = len(labels) == rows and labels.dtype.kind in "biufUO"
+        got = f"{len(labels)} of type {labels.dtype}"
+        require(fits, "y", f"{rows} labels, one a sentence", got, "give a number or text for each")
+        with translated("sample_weight", "a number of at least 0 for each sentence", "correct it"):
+            weight = _check_sample_weight(sample_weight, sentences, ensure_non_negative=True)
+        kept = (weight > 0) & [len(words) <= self.longest for words in sentences]
+        classes = len(np.unique(labels[kept]))
         got = f"{classes} in {kept.sum()} sentences of at most {self.longest} words"
         require(classes > 1, "y", "at least 2 classes", got, "raise longest, or add some")
-        held = [words for words, keep in zip(sentences, kept, strict=True) if keep]
-        return held, labels[kept], None if weight is None else weight[kept]
+        sentences = [words for words, keep in zip(sentences, kept, strict=True) if keep]
+        return sentences, labels[kept], None if sample_weight is None else weight[kept]
 
     def _plan(self, sentences: list[list[str]], labels: np.ndarray, weight: np.ndarray | None) -> Plan:
         key, schema = jr.key(self.seed_), self.schema_
@@ -132,13 +137,13 @@ class SentenceClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
         row = Row(jnp.asarray(codes), length=jnp.asarray(lengths), y=jnp.asarray(schema.labels(labels)))
         if weight is not None:
             row = dataclasses.replace(row, weight=jnp.asarray(weight, self.precision))
-        places, held = split(len(labels), self.validation, key_words(key))
+        share = min(self.validation, HELD_OUT_AT_MOST / len(labels))
+        places, held = split(len(labels), share, key_words(key))
         kept = jax.tree.map(lambda leaf: leaf[held], row) if len(held) else None
         return plan(self, schema, Subset(ArraySource(row), places), kept, key=key)
 
     def _remember(self, model: LatentTree) -> None:
         self.model_, self.classes_ = model, np.asarray(self.schema_.classes)
-        self.n_features_in_ = self.schema_.longest
 
     # --- answers
 
@@ -190,9 +195,21 @@ class SentenceClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
         made = cls(**fields)
         made.schema_, made.seed_ = Sentences.from_json(kept["schema"]), int(kept["data"]["seed"])
         with precision(made.precision):
-            like = blank(made, made.schema_, jr.key(made.seed_))
-            made._remember(load_run(folder, like))
+            made._remember(load_run(folder, made._blank()))
         return made
+
+    def _blank(self) -> LatentTree:
+        return blank(self, self.schema_, jr.key(self.seed_))
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = BaseEstimator.__getstate__(self)
+        return {**state, "model_": emptied(state["model_"])} if "model_" in state else state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        BaseEstimator.__setstate__(self, state)
+        if "model_" in state:
+            with precision(self.precision):
+                self.model_ = filled(self._blank(), state["model_"])
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

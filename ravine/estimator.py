@@ -9,9 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast, get_args, no_type_check
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray
@@ -33,7 +31,7 @@ from ravine.data.frames import taken
 from ravine.data.plan import Kind
 from ravine.data.table import schema_from_json
 from ravine.evidence import Exact
-from ravine.fitting import Plan, blank, fit, one_pass, plan, reached, split, started
+from ravine.fitting import Plan, blank, emptied, filled, fit, one_pass, plan, reached, split, started
 from ravine.rules import EM
 from ravine.train import Stage, Subset, train_together
 from ravine.trial import Trial
@@ -247,17 +245,14 @@ class LatentVariableModel(Answers, BaseEstimator, abc.ABC):
     def __getstate__(self) -> dict[str, Any]:
         state = BaseEstimator.__getstate__(self)
         if "model_" in state:
-            leaves = jax.tree.leaves(eqx.filter(state["model_"], eqx.is_array))
-            state = {**state, "model_": [np.asarray(leaf) for leaf in leaves], "_going": None}
+            state = {**state, "model_": emptied(state["model_"]), "_going": None}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         BaseEstimator.__setstate__(self, state)
         if "model_" in state:
             with precision(self.precision):
-                like, rest = eqx.partition(blank(self, self.schema_, self._key()), _is_shape)
-                leaves = [jnp.asarray(leaf) for leaf in state["model_"]]
-                self.model_ = eqx.combine(jax.tree.unflatten(jax.tree.structure(like), leaves), rest)
+                self.model_ = filled(blank(self, self.schema_, self._key()), state["model_"])
 
     # --- for scikit-learn and the loop
 
@@ -276,7 +271,3 @@ class LatentVariableModel(Answers, BaseEstimator, abc.ABC):
         self.model_, self._going = model, None
         self._key_words = key_words(key)
         self._n_features_out = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(self._latent_like()))
-
-
-def _is_shape(leaf: Any) -> bool:
-    return isinstance(leaf, jax.ShapeDtypeStruct) or eqx.is_array(leaf)

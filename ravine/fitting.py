@@ -228,3 +228,14 @@ def started(recipe: Recipe, schema: AnySchema, source: Source, *, key: PRNGKeyAr
 def blank(recipe: Recipe, schema: Any, key: PRNGKeyArray) -> PyTree:
     """The shapes of the recipe's model, without computing any of it: what a file of arrays is read into."""
     return eqx.filter_eval_shape(lambda key: as_arrays(recipe.build(schema, key=key)), key)
+
+
+def emptied(model: PyTree) -> list[np.ndarray]:
+    """The arrays of a model, for a pickle: those of JAX would lose digits where they are read in another precision."""
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_array))]
+
+
+def filled(like: PyTree, arrays: Sequence[np.ndarray]) -> PyTree:
+    """The inverse of `emptied`, for a model that is `blank`."""
+    shapes, rest = eqx.partition(like, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct) or eqx.is_array(leaf))
+    return eqx.combine(jax.tree.unflatten(jax.tree.structure(shapes), [jnp.asarray(leaf) for leaf in arrays]), rest)

@@ -1,5 +1,6 @@
 """ListOps: answers and trees of every published sentence, and sentences of our own drawn from the same law."""
 
+import functools
 import os
 
 import numpy as np
@@ -146,9 +147,6 @@ def test_spans_of_right_and_wrong_trees():
     right = listops.tree("[MAX 2 [MIN 4 7 ] ]")
     assert listops.spans(right) == (7, {(0, 2), (2, 4), (2, 5), (2, 6), (0, 6), (0, 7)})
     assert listops.shared_spans(right, right) == 1 and listops.shared_spans("7", "7") == 1
-    left = right
-    for words in (listops.tokens("[MAX 2 [MIN 4 7 ] ]"),):
-        left = words[0]
-        for word in words[1:]:
-            left = (left, word)
+    first, *others = listops.tokens("[MAX 2 [MIN 4 7 ] ]")
+    left = functools.reduce(lambda tree, word: (tree, word), others, first)
     assert listops.shared_spans(left, right) == pytest.approx(3 / 6)

@@ -11,6 +11,7 @@ import numpy as np
 import ravine
 from ravine._check import require, shown
 from ravine._containers import framed
+from ravine._spell import kebab
 from ravine.data import Dataset, TableSchema, load_dataset, write_table
 from ravine.data.files import FORMATS
 from ravine.data.frames import is_mixed, taken
@@ -35,7 +36,7 @@ def fit_data(
     given = dict(_setting(text) for text in settings)
     require(0 <= seed < SEEDS, "--seed", "a whole number of at least 0, of 32 bits", f"{seed}", "choose another")
     require(out is not None or not resume, "--resume", "--out DIR to go on from", "none", "name the folder of the run")
-    model = made(recipe, given, random_state=seed)  # refuses what is misspelled before the data are read
+    of_rows(made(recipe, given, random_state=seed))  # refuses what is misspelled before the data are read
     dataset = load_dataset(data)
     train, test = split(dataset, test_size, seed)
     model = made(recipe, reading(recipe, dataset.hints) | given, random_state=seed)
@@ -88,9 +89,13 @@ def opened(folder: Path, out: Path | None = None) -> LatentVariableModel:
     """The model in a folder; a file that could not be written afterwards is refused before."""
     if out is not None:
         named(out, "")
-    model = ravine.load(folder)
-    rows = isinstance(model, LatentVariableModel)
-    require(rows, f"{folder}", "a model of rows", type(model).__name__, "use it from Python: ravine.load")
+    return of_rows(ravine.load(folder))
+
+
+def of_rows(model: Any) -> LatentVariableModel:
+    """The model, refused when what it learns from is no table: the shell knows rows alone."""
+    good = isinstance(model, LatentVariableModel)
+    require(good, "the shell", "a model of rows", type(model).__name__, "use it from Python")
     return model
 
 

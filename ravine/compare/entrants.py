@@ -112,7 +112,9 @@ def suited(X: Any, reading: Reading) -> tuple[str, ...]:
 
 def named(name: str, reading: Reading, X: Any, settings: Mapping[str, Any] | None = None) -> LatentVariableModel:
     """A recipe by its name that reads the rows so, with some fields chosen; raises when there is none such."""
-    return made(name, settings or {}, **fields_for(recipe(name), reading, X))
+    cls = recipe(name)
+    require(issubclass(cls, LatentVariableModel), "recipes", "recipes for rows", shown(name), "see `ravine list`")
+    return made(name, settings or {}, **fields_for(cls, reading, X))
 
 
 def _ready(one: Any, columns: Any, seed: int) -> LatentVariableModel:

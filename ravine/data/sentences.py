@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
 
-from ravine._check import complaint, require, shown
+from ravine._check import complaint, require, shown, translated
+from ravine.data.frames import is_frame
 
 Label = bool | int | float | str
 
@@ -20,7 +22,7 @@ def words_of(X: Any) -> list[list[str]]:
 
     Parameters
     ----------
-    X : a list, array or column of texts, split at white space and before ``]``, round brackets left out; or whole
+    X : a list, array or column of texts, each split at white space and before ``]``, round brackets left out; or whole
         numbers of shape (sentences, places), each a word, with -1 behind the last one.
 
     Raises
@@ -34,11 +36,12 @@ def words_of(X: Any) -> list[list[str]]:
     ([['[SM', '7', ']']], [['3', '0']])
     """
     do = "give texts, or whole numbers padded with -1"
-    require(hasattr(X, "__len__") and not isinstance(X, str) and len(X), "X", "sentences", shown(X), do)
+    X = X.to_numpy() if is_frame(X) else X
+    listed = isinstance(X, Sequence) or (hasattr(X, "__array__") and np.ndim(X) > 0)
+    require(listed and not isinstance(X, str | bytes) and len(X), "X", "sentences", shown(X), do)
     if not any(isinstance(text, str) for text in X):
-        array = np.asarray(X)
-        require(array.dtype.kind in "iu", "X", "texts or whole numbers", f"type {array.dtype}", do)
-        return _numbered(array)
+        with translated("X", "texts or whole numbers", do):
+            return _numbered(np.asarray(X))
     made = []
     for i, text in enumerate(X):
         if not isinstance(text, str):
@@ -50,6 +53,7 @@ def words_of(X: Any) -> list[list[str]]:
 
 
 def _numbered(array: np.ndarray) -> list[list[str]]:
+    require(array.dtype.kind in "iu", "X", "texts or whole numbers", f"type {array.dtype}", "change it")
     require(array.ndim == 2, "X", "whole numbers of shape (sentences, places)", f"shape {array.shape}", "reshape it")
     lengths = (array >= 0).sum(axis=1)
     packed = ((array >= 0) == (np.arange(array.shape[1]) < lengths[:, None])).all() and (lengths > 0).all()

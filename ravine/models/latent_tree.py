@@ -1,7 +1,7 @@
 r"""A sentence is read along a binary tree that is latent: merge two neighbours, and again, until one node is left.
 
 Choi, Yoo & Lee 2018, "Learning to compose task-specific tree structures", arXiv:1707.02786. Every pair of neighbours is
-composed, and the probability to merge pair i is :math:`\propto \exp(q \cdot h_i / \sqrt d)`.
+composed, and the probability to merge pair i is :math:`\propto \exp s_i`, where a score s says what pairs go first.
 """
 
 from __future__ import annotations
@@ -122,6 +122,58 @@ class FromLeft(eqx.Module):
         return Nodes(*jax.lax.scan(step, (start, start), words)[1])
 
 
+class AbstractOrder(eqx.Module):
+    """Which pair of neighbours is merged first; says what scores them, of a size that the data decide."""
+
+    @abc.abstractmethod
+    def built(self, width: int, *, key: PRNGKeyArray) -> Callable[[Array], Array]:
+        """A net from the outputs of composed pairs, shape (pairs, width), to their scores."""
+
+
+class LearnedOrder(AbstractOrder):
+    r"""Score :math:`q \cdot h_i / \sqrt d` with a vector q that is learned: the tree is latent. Choi et al. 2018.
+
+    Examples
+    --------
+    >>> LearnedOrder().built(3, key=jr.key(0))(jnp.zeros((4, 3))).tolist()
+    [0.0, 0.0, 0.0, 0.0]
+    """
+
+    def built(self, width: int, *, key: PRNGKeyArray) -> Callable[[Array], Array]:
+        return Query(0.01 * jr.normal(key, (width,)))
+
+
+class LeftFirst(AbstractOrder):
+    """Always the first pair: the left-branching tree, which a latent one has to beat.
+
+    Examples
+    --------
+    >>> jax.nn.softmax(LeftFirst().built(3, key=jr.key(0))(jnp.zeros((4, 3)))).tolist()
+    [1.0, 0.0, 0.0, 0.0]
+    """
+
+    def built(self, width: int, *, key: PRNGKeyArray) -> Callable[[Array], Array]:
+        return FirstPair()
+
+
+class Query(eqx.Module):
+    """Scores by a scaled inner product with a vector."""
+
+    query: Float[Array, " width"]
+
+    def __call__(self, pairs: Float[Array, "pairs width"]) -> Float[Array, " pairs"]:
+        """The scores of the pairs."""
+        return pairs @ self.query / jnp.sqrt(jnp.asarray(self.query.size, pairs.dtype))
+
+
+class FirstPair(eqx.Module):
+    """Scores that make the first pair certain."""
+
+    def __call__(self, pairs: Float[Array, "pairs width"]) -> Float[Array, " pairs"]:
+        """The scores of the pairs."""
+        return jnp.full(len(pairs), NEVER, pairs.dtype).at[0].set(0)
+
+
 class Tree(eqx.Module):
     """A tree as the merges that make it, one after the other, each a (soft) one-hot vector, and its root.
 
@@ -141,22 +193,21 @@ class Trees(AbstractPosterior):
     Attributes
     ----------
     leaves : the words, followed by padding; room for at least 2.
-    cell, query : compose two nodes, and score the result.
+    cell, order : compose two nodes, and score the results.
     length : how many words there are.
     """
 
     leaves: Nodes
     cell: TreeLSTM
-    query: Float[Array, " width"]
+    order: Callable[[Array], Array]
     length: Int[Array, ""]
 
     def law(self, nodes: Nodes, left: Int[Array, ""]) -> tuple[OneHot, Nodes]:
         """The law of the next merge when ``left`` nodes are left, and what every merge would give."""
         pairs = jax.vmap(self.cell)(Nodes(nodes.h[:-1], nodes.c[:-1]), Nodes(nodes.h[1:], nodes.c[1:]))
-        scores = pairs.h @ self.query / jnp.sqrt(jnp.asarray(self.query.size, pairs.h.dtype))
-        place = jnp.arange(scores.size)
+        place = jnp.arange(len(pairs.h))
         able = (place < left - 1) | ((place == 0) & (left < 2))  # a finished tree has one thing to do: nothing
-        return OneHot(jnp.where(able, scores, NEVER)), pairs
+        return OneHot(jnp.where(able, self.order(pairs.h), NEVER)), pairs
 
     def merged(self, nodes: Nodes, pairs: Nodes, merge: Float[Array, " places"], left: Int[Array, ""]) -> Nodes:
         """The nodes after a merge: those before it stay, those after it move up by one place."""
@@ -248,11 +299,11 @@ class LatentTree(eqx.Module):
     words, classes : how many different ones there are.
     inputs, width : numbers of an embedding, and of h and of c of a node.
     hidden : widths of the hidden layers from the root to the classes.
-    leaf : how embedded words become nodes.
+    leaf, order : how embedded words become nodes, and which of these are merged first.
 
     Examples
     --------
-    >>> model = LatentTree(5, 3, 4, 6, (8,), AffineLeaf(), key=jr.key(0))
+    >>> model = LatentTree(5, 3, 4, 6, (8,), AffineLeaf(), LearnedOrder(), key=jr.key(0))
     >>> row = Row(jnp.array([0, 3, 1, 0]), length=jnp.array(3), y=jnp.array(2))
     >>> tree = model.posterior(row).likeliest()
     >>> tree.merges.shape, model.log_label(tree, row).shape
@@ -262,7 +313,7 @@ class LatentTree(eqx.Module):
     embedding: Float[Array, "words inputs"]
     leaf: Callable[[Array], Nodes]
     cell: TreeLSTM
-    query: Float[Array, " width"]
+    order: Callable[[Array], Array]
     head: MLP
 
     def __init__(
@@ -273,19 +324,20 @@ class LatentTree(eqx.Module):
         width: int,
         hidden: tuple[int, ...],
         leaf: AbstractLeaf,
+        order: AbstractOrder,
         *,
         key: PRNGKeyArray,
     ) -> None:
-        embedded, leaves, pairs, query, head = jr.split(key, 5)
+        embedded, leaves, pairs, scores, head = jr.split(key, 5)
         self.embedding = jr.normal(embedded, (words, inputs))
         self.leaf, self.cell = leaf.built(inputs, width, key=leaves), TreeLSTM(width, key=pairs)
-        self.query = 0.01 * jr.normal(query, (width,))
+        self.order = order.built(width, key=scores)
         self.head = MLP(width, classes, hidden, relu, key=head)
 
     def posterior(self, row: Row) -> Trees:
         """q(t | x)."""
         length = jnp.asarray(row.x.size if row.length is None else row.length)
-        return Trees(self.leaf(self.embedding[row.x]), self.cell, self.query, length)
+        return Trees(self.leaf(self.embedding[row.x]), self.cell, self.order, length)
 
     def log_labels(self, tree: Tree) -> Float[Array, " classes"]:
         """log p(y | t, x) of every class, in nats."""

@@ -1,7 +1,9 @@
 """Sentences read along latent trees. Choi, Yoo & Lee 2018, arXiv:1707.02786: the Gumbel Tree-LSTM.
 
 On ListOps (Nangia & Bowman 2018, arXiv:1804.06028) the right tree is known, and the gradient estimator decides what is
-found: Fan et al. 2022, arXiv:2206.07235, and Liu et al. 2023, arXiv:2304.08612, compare theirs there.
+found: Fan et al. 2022, arXiv:2206.07235, and Liu et al. 2023, arXiv:2304.08612, compare theirs there. Their runs (nodes
+of 300 numbers, leaves of an LSTM, temperature 0.1, dropout, word vectors learned elsewhere) were not repeated here;
+`python benchmarks/listops.py` compares estimators at a smaller size.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from ravine.classifier import SentenceClassifier
 from ravine.core import AbstractGradient, Objective
 from ravine.data.sentences import Sentences
 from ravine.gradients import StraightThroughGumbel
-from ravine.models.latent_tree import AbstractLeaf, AffineLeaf, LatentTree
+from ravine.models.latent_tree import AbstractLeaf, AbstractOrder, AffineLeaf, LatentTree, LearnedOrder
 from ravine.objectives import CrossEntropy
 from ravine.rules import Descend, Optimiser
 from ravine.train import Stage
@@ -29,6 +31,7 @@ class LatentTreeClassifier(SentenceClassifier):
     width : numbers of the output and of the memory cell of a node.
     hidden : widths of the hidden layers between the root and the classes.
     leaf : how words become nodes: ``AffineLeaf()`` each by itself, ``RecurrentLeaf()`` from those before it too.
+    order : which pair is merged first: ``LearnedOrder()``, or ``LeftFirst()`` for the left-branching tree.
     gradient : of the expectation over trees, such as ``GappedStraightThrough(0.1)``, ``ReinMax(1.1)`` or ``RLOO(4)``.
     rate : step size of Adam, a number or a schedule.
     clip : largest norm of a gradient.
@@ -47,6 +50,7 @@ class LatentTreeClassifier(SentenceClassifier):
     width: int = 64
     hidden: tuple[int, ...] = (64,)
     leaf: AbstractLeaf = AffineLeaf()
+    order: AbstractOrder = LearnedOrder()
     gradient: AbstractGradient = StraightThroughGumbel(1.0)
     rate: float | AbstractSchedule = 1e-3
     clip: float = 5.0
@@ -59,9 +63,10 @@ class LatentTreeClassifier(SentenceClassifier):
         return CrossEntropy(self.gradient)
 
     def build(self, schema: Sentences, *, key: PRNGKeyArray) -> LatentTree:
-        """Embedding, leaves, composition, query and classes, sized for the vocabulary."""
+        """Embedding, leaves, composition, order and classes, sized for the vocabulary."""
         words, classes = len(schema.words), len(schema.classes)
-        return LatentTree(words, classes, self.inputs, self.width, self.hidden, self.leaf, key=key)
+        sizes = words, classes, self.inputs, self.width, self.hidden
+        return LatentTree(*sizes, self.leaf, self.order, key=key)
 
     def stages(self, rows: int) -> list[Stage]:
         """One stage of minibatch descent."""

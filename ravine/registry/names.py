@@ -24,6 +24,7 @@ PARTS: tuple[tuple[str, str | None], ...] = (
     ("ravine.models.families", "AbstractFamily"),
     ("ravine.models.families", "AbstractStart"),
     ("ravine.models.latent_tree", "AbstractLeaf"),
+    ("ravine.models.latent_tree", "AbstractOrder"),
     ("ravine.models.missingness", "AbstractMissingness"),
     ("ravine.objectives", None),
     ("ravine.rules", None),
