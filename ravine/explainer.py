@@ -30,7 +30,7 @@ from ravine.checkpoint import load_run, save_run
 from ravine.core import AbstractGradient, Row
 from ravine.data import ArraySource, Schema, rows
 from ravine.dist import Subset
-from ravine.fitting import Plan, fit, split, staged
+from ravine.fitting import Plan, emptied, filled, fit, split, staged
 from ravine.models.selection import Selective
 from ravine.posteriors import AbstractManyDraws, serving
 from ravine.train import Stage
@@ -224,17 +224,14 @@ class Explainer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, abc.ABC):
     def __getstate__(self) -> dict[str, Any]:
         state = BaseEstimator.__getstate__(self)
         if "model_" in state:
-            arrays = jax.tree.leaves(eqx.filter(state["model_"], eqx.is_array))
-            state = {**state, "model_": [np.asarray(leaf) for leaf in arrays]}
+            state = {**state, "model_": emptied(state["model_"])}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         BaseEstimator.__setstate__(self, state)
         if "model_" in state:
             with precision(self.precision):
-                like, rest = eqx.partition(self._blank(), lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
-                arrays = [jnp.asarray(leaf) for leaf in state["model_"]]
-                self.model_ = eqx.combine(jax.tree.unflatten(jax.tree.structure(like), arrays), rest)
+                self.model_ = filled(self._blank(), state["model_"])
 
     def _blank(self) -> Selective:
         """The shapes of the model, without computing any of it."""

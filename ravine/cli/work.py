@@ -11,7 +11,6 @@ import numpy as np
 import ravine
 from ravine._check import require, shown
 from ravine._containers import framed
-from ravine._spell import kebab
 from ravine.data import Dataset, TableSchema, load_dataset, write_table
 from ravine.data.files import FORMATS
 from ravine.data.frames import is_mixed, taken
