@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit
 
 from ravine.data.dataset import Dataset
 
@@ -141,6 +140,8 @@ def _additive(x: np.ndarray) -> np.ndarray:
 
 
 def _explained(x: np.ndarray, log_odds: np.ndarray, features: list[int]) -> Explained:
+    from scipy.special import expit  # the list of data sets is read without it
+
     relevant = np.zeros(x.shape, bool)
     relevant[:, features] = True
     one = expit(log_odds)
