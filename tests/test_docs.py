@@ -53,7 +53,7 @@ EXAMPLES = {str(path.relative_to(ROOT)): list(parsed(path).examples()) for path 
 
 
 # Pages that take more than half a minute.
-DEAR = {"docs/guides/compare.md", "docs/guides/gradients.md", "docs/guides/tables.md"}
+DEAR = {f"docs/guides/{name}.md" for name in ("compare", "given", "gradients", "tables")}
 RUN = [page for page, examples in EXAMPLES.items() if examples]
 
 
