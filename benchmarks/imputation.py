@@ -51,6 +51,7 @@ SHARE, SEED, ROUNDS = 0.5, 0, 10
 SHARES = (10, 20, 30, 40, 50)
 SETTING: dict[str, Any] = {"random_state": SEED, "progress": False}
 QUICK: dict[str, Any] = {"steps": 50, "particles": 20, "validation": 0.0}
+TREES, FEWER, WIDE = 100, 30, 500_000  # trees of a forest; of tables with more cells than that
 LARGE, CAP, SCORED = 10_000, 3_000, 5_000  # tables of more rows than that: at most so many steps, so many rows scored
 
 
@@ -198,7 +199,7 @@ def iterated(X: np.ndarray, regressor: Any = None) -> np.ndarray:
 
 
 def trees(quick: bool) -> ExtraTreesRegressor:
-    return ExtraTreesRegressor(n_estimators=5 if quick else 100, random_state=SEED)
+    return ExtraTreesRegressor(n_estimators=5 if quick else TREES, random_state=SEED)
 
 
 def usual(X: np.ndarray, cells: Cells) -> np.ndarray:
@@ -247,7 +248,8 @@ def forests(X: np.ndarray, cells: Cells, quick: bool) -> np.ndarray:
     It stops, and takes the round before, when numbers and categories both change more than they did in the last round.
     Where a column has no holes it is not learned; on large tables each tree sees some thousands of rows.
     """
-    setting: dict[str, Any] = {"n_estimators": 5 if quick else 100, "max_features": "sqrt", "random_state": SEED}
+    many = FEWER if X.size > WIDE else TREES
+    setting: dict[str, Any] = {"n_estimators": 5 if quick else many, "max_features": "sqrt", "random_state": SEED}
     setting |= {"n_jobs": -1, "max_samples": SCORED if len(X) > LARGE else None}
     gone, sorts = np.isnan(X), np.isin(cells.kinds, ["cat"])
     seen = [np.unique(x[~np.isnan(x)]) for x in X.T]
@@ -317,7 +319,14 @@ def page(known: list[dict[str, Any]]) -> str:
     }
     parts = [
         HEAD.format(
-            recipe=" ".join(repr(rv.MIWAE(**SETTING)).split()), rounds=ROUNDS, large=LARGE, cap=CAP, scored=SCORED
+            recipe=" ".join(repr(rv.MIWAE(**SETTING)).split()),
+            rounds=ROUNDS,
+            trees=TREES,
+            fewer=FEWER,
+            wide=WIDE,
+            large=LARGE,
+            cap=CAP,
+            scored=SCORED,
         )
     ]
     for group, text in words.items():
@@ -339,10 +348,10 @@ HEAD = """Cells were removed completely at random; errors are over the removed c
 units. Differences are paired: below 0, MIWAE is closer to the truth. *mean* is the mean, or the mode of levels; *ridge*
 and *trees* are scikit-learn's `IterativeImputer`, {rounds} rounds of Bayesian ridge regressions or of 100 extremely
 randomised trees; where there are levels, *ridge* is as many rounds of plain ridge regressions that predict the levels
-of a column together, and *trees* are missForest's forests of 100 random trees, until its own rule stops them. One
-setting for all tables: `{recipe}`. On more than {large} rows it has
-`steps={cap}`, each tree of a forest sees {scored} rows, and the first {scored} rows are scored. The errors that the
-papers print are not beside them: none could be confirmed for these masks.
+of a column together, and *trees* are missForest's random forests, until its own rule stops them, of {trees} trees, or
+{fewer} where a table has more than {wide:,} cells. One setting for all tables: `{recipe}`. On more
+than {large} rows it has `steps={cap}`, each tree of a forest sees {scored} rows, and the first {scored} rows are
+scored. The errors that the papers print are not beside them: none could be confirmed for these masks.
 Written by `python benchmarks/imputation.py`.
 """
 
