@@ -200,9 +200,13 @@ class Answers(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         # infinite cells are left to the schema, whose line names the column
         return validate_data(self, X, dtype=[np.float64, np.float32], ensure_all_finite=False, reset=reset)
 
+    def given_columns(self) -> list[int]:
+        """The places of the columns that are given, of which there is no law: none, unless a recipe says so."""
+        return []
+
     def _scored_cells(self, values: np.ndarray) -> int:
         """How many cells a log-likelihood of these rows is of."""
-        return int(np.count_nonzero(~np.isnan(values)))
+        return int(np.count_nonzero(~np.isnan(np.delete(values, self.given_columns(), axis=1))))
 
     def _row(self, values: np.ndarray, weight: np.ndarray | None = None) -> Row:
         """The rows as the model sees them: with a mask where it learned from one, so that they are computed alike."""

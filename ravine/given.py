@@ -56,7 +56,6 @@ class ConditionalModel(LatentVariableModel):
         return self.impute(hidden(X, self.given_columns()), draws=draws)
 
     def given_columns(self) -> list[int]:
-        """The places of the given columns."""
         return places(self.given, self.schema_)
 
     def __sklearn_tags__(self) -> Tags:
@@ -69,9 +68,6 @@ class ConditionalModel(LatentVariableModel):
         drawn = self.schema_.draw() is not None
         require(not drawn, "the data", "cells as they are", self.schema_.describe(), "choose another binarisation")
         return values, weight
-
-    def _scored_cells(self, values: np.ndarray) -> int:
-        return super()._scored_cells(np.delete(values, self.given_columns(), axis=1))
 
     def _row(self, values: np.ndarray, weight: np.ndarray | None = None) -> Row:
         """The given cells as context; no other verb sees them as observed."""

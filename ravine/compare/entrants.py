@@ -34,6 +34,10 @@ class Entrant(Protocol):
         """Learn from rows."""
         ...
 
+    def given_columns(self) -> list[int]:
+        """The places of the columns that are given, of which there is no law."""
+        ...
+
     def log_likelihood(self, X: Any) -> LogLikelihood:
         """log p(x) per row in nats."""
         ...
@@ -54,6 +58,10 @@ class TreeOfColumns:
         values, _ = values_of(X, self.schema_)
         self.tree_ = ChowLiu.fit(values, variables(self.schema_, values))
         return self
+
+    def given_columns(self) -> list[int]:
+        """None: it is a law of whole rows."""
+        return []
 
     def log_likelihood(self, X: Any) -> LogLikelihood:
         """log p(x) per row in nats, exact."""

@@ -19,7 +19,6 @@ from ravine.compare.judge import Outcome, main_footing
 from ravine.compare.reading import Reading, column_names, footing, reading_of_data, reading_of_fit
 from ravine.core import LogLikelihood
 from ravine.data.frames import is_frame, taken
-from ravine.given import ConditionalModel
 
 
 class Division(NamedTuple):
@@ -140,7 +139,9 @@ class Run:
                     before = time.perf_counter()
                     fitted = _fitted(entrant, division.train)
                     seconds += time.perf_counter() - before
-                    got.append((_footing(fitted), fitted.log_likelihood(division.held_out)))
+                    got.append(
+                        (footing(fitted.schema_, fitted.given_columns()), fitted.log_likelihood(division.held_out))
+                    )
             except ValueError as error:
                 return Outcome(label, seconds, one_line(error).rstrip("."))
         warning = self._warned(caught)
@@ -166,10 +167,6 @@ def _fitted(entrant: Any, X: Any) -> Any:
     if not getattr(fitted, "complete_", True):  # training ends at Ctrl-C with what it has
         raise KeyboardInterrupt
     return fitted
-
-
-def _footing(fitted: Any) -> tuple[str, ...]:
-    return footing(fitted.schema_, fitted.given_columns() if isinstance(fitted, ConditionalModel) else ())
 
 
 def _joined(label: str, got: list[tuple[tuple[str, ...], LogLikelihood]], places: list[np.ndarray]) -> Outcome:

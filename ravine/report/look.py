@@ -14,7 +14,6 @@ from ravine._containers import flattened, image_axes
 from ravine.core import LogLikelihood
 from ravine.data.frames import given
 from ravine.evaluation import Evaluation, evaluation
-from ravine.given import ConditionalModel
 
 ROWS = 10_000  # looked at in all
 SCORED = 500  # rows whose log p(x) is estimated; where it is exact, all are scored
@@ -115,11 +114,11 @@ class Looked:
     @property
     def held(self) -> tuple[int, ...]:
         """Columns that the model is given, and of which it has no law."""
-        return tuple(self.model.given_columns()) if isinstance(self.model, ConditionalModel) else ()
+        return tuple(self.model.given_columns())
 
     def drawn(self, rows: int) -> Any:
         """New rows; where columns must be given, those of the first rows."""
-        if isinstance(self.model, ConditionalModel):
+        if self.held:
             return self.model.sample_given(take(self.X, np.arange(min(rows, len(self.places)))))[0]
         return self.model.sample(rows)
 
