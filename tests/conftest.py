@@ -2,6 +2,7 @@
 
 import gc
 import os
+from pathlib import Path
 
 gc.set_threshold(100_000, 20, 20)  # tracing makes many small objects that stay
 
@@ -18,6 +19,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Examples in docstrings that take long to compile; the verbs they show are tested elsewhere too.
 DEAR = (
     "LatentClass",
+    "LatentTreeClassifier",
+    "LearningToExplain",
+    "StructuredPrediction",
+    "IMLEVAE",
     "MIWAE",
     "SigmoidBeliefNet",
     "IGRVAE",
@@ -35,16 +40,21 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
+MAPS = 20_000  # of memory; a process has 65,530 on common systems, and every compiled program maps some
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget():
-    """Drop the compiled programs of a file when it is done: each maps memory, and a process has only so many maps."""
+    """Drop the compiled programs after a file when they have become many."""
     yield
-    jax.clear_caches()
+    maps = Path("/proc/self/maps")
+    if not maps.exists() or maps.read_bytes().count(b"\n") > MAPS:
+        jax.clear_caches()
 
 
 @pytest.fixture
 def forgetful(forget):
-    """The same after a single test, for those that compile as much as other files do."""
+    """The same after a single test, however many there are, for those that compile as much as other files do."""
     yield
     jax.clear_caches()
 

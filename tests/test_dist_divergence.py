@@ -85,7 +85,9 @@ PAIRS = {
         Numpyro(nd.Normal, {"loc": a(-A), "scale": a(B)}),
     ),
 }
-PAIR = pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
+LONG = {"beta", "gamma", "dirichlet", "von-mises", "subset", "gaussian-low-rank", "low-rank-full", "full-low-rank"}
+MARKED = [pytest.param(pair, id=name, marks=pytest.mark.slow if name in LONG else []) for name, pair in PAIRS.items()]
+PAIR = pytest.mark.parametrize("pair", MARKED)
 
 
 @PAIR

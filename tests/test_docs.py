@@ -52,8 +52,9 @@ def parsed(path: Path) -> Document:
 EXAMPLES = {str(path.relative_to(ROOT)): list(parsed(path).examples()) for path in PAGES}
 
 
-# Pages that take more than half a minute.
-DEAR = {f"docs/guides/{name}.md" for name in ("compare", "given", "gradients", "tables")}
+# Pages that take long; what they show is tested elsewhere too.
+LONG = ("anomalies", "compare", "explain", "given", "gradients", "multiple-imputation", "report", "sentences", "tables")
+DEAR = {f"docs/guides/{name}.md" for name in LONG}
 RUN = [page for page, examples in EXAMPLES.items() if examples]
 
 

@@ -285,7 +285,8 @@ def test_copies_answer_alike(signs, fitted):
     np.testing.assert_array_equal(fresh.fit(X, y).predict_proba(X), fitted.predict_proba(X))
 
 
-@pytest.mark.parametrize("learned", [False, pytest.param(True, marks=slow)])
+@slow
+@pytest.mark.parametrize("learned", [False, True])
 def test_what_was_saved_answers_to_the_bit_in_another_process(learned, signs, fitted, tmp_path):
     """Classes are text here; the black box is not kept. Then in double precision, with an estimator that learns."""
     X, y = signs

@@ -193,6 +193,7 @@ def wait_for(process: subprocess.Popen, checkpoints: int) -> None:
         assert process.stdout is not None and process.stdout.readline() == "saved\n", process.communicate()
 
 
+@pytest.mark.slow  # a shorter one of the command is in test_cli.py
 def test_killed_then_interrupted_then_finished(often, tmp_path):
     """Three processes do what one would have done: kill -9, Ctrl-C, and the end, through the estimator."""
     folder, cache = tmp_path / "run", tmp_path / "cache"

@@ -137,7 +137,16 @@ def test_a_mapped_file_gives_the_same_bits(holes, ordered, tmp_path):
 # What may not change the result.
 
 
-@pytest.mark.parametrize("name", RUNS)
+BRIEF = {"adam", "em", "em-online", "best-stops", "then-em", "nested"}  # in every run of the tests
+
+
+def brief(names):
+    """The runs by name, those beyond `BRIEF` marked slow."""
+    marked = [name if name in BRIEF else pytest.param(name, marks=pytest.mark.slow) for name in names]
+    return pytest.mark.parametrize("name", marked)
+
+
+@brief(RUNS)
 def test_pieces_do_not_change_a_bit(name):
     run, data = RUNS[name], source()
     ends = {pieces: last(run, data, **options) for pieces, options in PIECES.items()}
@@ -253,7 +262,7 @@ def way(request, monkeypatch):
     return request.param
 
 
-@pytest.mark.parametrize("name", [name for name in RUNS if name not in ("adam", "every", "em-online")])
+@brief([name for name in RUNS if name not in ("adam", "every", "em-online")])
 def test_runs_together_equal_runs_alone(name, way):
     run, data, seeds = RUNS[name], source(), (3, 1, 2)
     models = [run.model() if name.startswith("em") else moved(run.model(), seed) for seed in seeds]
