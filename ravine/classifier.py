@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self, no_type_check
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import Tags, check_random_state
+from sklearn.base import ClassifierMixin
+from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d
 
 from ravine._check import require, translated
-from ravine._fields import check_fields
-from ravine._jax import Precision, key_words, precision
+from ravine._jax import key_words, precision
 from ravine._record import record, texts
 from ravine.checkpoint import load_run, save_run
 from ravine.core import Row
 from ravine.data import ArraySource
 from ravine.data.sentences import Sentences, words_of
-from ravine.fitting import Plan, blank, emptied, filled, fit, plan, split
+from ravine.fitting import Plan, blank, fit, plan, split
+from ravine.learner import Learner
 from ravine.models.latent_tree import LatentTree
-from ravine.train import Stage, Subset
-from ravine.trial import Trial
+from ravine.train import Subset
 from ravine.verbs import blockwise
 
 Pairs = Any  # a word, or a pair of such
 HELD_OUT_AT_MOST = 1_000  # sentences: they are all read at once
 
 
-@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
-class SentenceClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
-    """A recipe for labelled sentences. Subclasses are keyword-only dataclasses by themselves.
+class SentenceClassifier(ClassifierMixin, Learner):
+    """A recipe for labelled sentences, at most 1000 of which are held out.
 
     A recipe defines ``build(schema, *, key) -> model`` and ``stages(rows) -> list[Stage]``; every verb follows.
     Sentences are a list, array or column of texts, or whole numbers padded with -1: see `ravine.data.sentences`.
@@ -46,36 +43,13 @@ class SentenceClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
     Parameters
     ----------
     longest : sentences of more words are not learned from; the cost grows with the square. They can be predicted.
-    validation : share of the sentences held out for early stopping (at most 1000); 0 trains on all.
-    patience : held-out evaluations without improvement before training stops.
-    max_seconds : training stops after about this time.
-    precision : ``"float32"`` or ``"float64"`` for training and every verb.
-    progress : show a progress bar; None shows one when standard error is a terminal.
-    random_state : seed or `numpy.random.RandomState`; a given seed fixes every result.
     """
 
     longest: int = 100
-    validation: float = 0.1
-    patience: int = 10
-    max_seconds: float | None = None
-    precision: Precision = "float32"
-    progress: bool | None = None
-    random_state: Any = None
-
-    trials: ClassVar[Mapping[str, Trial]] = {}
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        dataclasses.dataclass(eq=False, repr=False, kw_only=True)(cls)
-        no_type_check(cls.__init__)  # takes anything; `fit` refuses, as scikit-learn asks
 
     @abc.abstractmethod
     def build(self, schema: Sentences, *, key: PRNGKeyArray) -> LatentTree:
         """The untrained model for sentences of this vocabulary."""
-
-    @abc.abstractmethod
-    def stages(self, rows: int) -> list[Stage]:
-        """The training on so many sentences."""
 
     # --- learning
 
@@ -96,12 +70,9 @@ class SentenceClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
         -------
         The estimator itself.
         """
-        check_fields(self)
-        share = "a share of at least 0 and below 1"
-        require(0 <= self.validation < 1, "validation", share, f"{self.validation}", "change it")
+        self._settle()
         require(not resume or folder is not None, "resume", "a folder to go on from", "None", "name it: folder=...")
         sentences, labels, weight = self._seen(X, y, sample_weight)
-        self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.schema_ = Sentences.of(sentences, labels)
         if folder is not None:
             texts(self)  # what cannot be written is refused before training
@@ -200,16 +171,6 @@ class SentenceClassifier(ClassifierMixin, BaseEstimator, abc.ABC):
 
     def _blank(self) -> LatentTree:
         return blank(self, self.schema_, jr.key(self.seed_))
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = BaseEstimator.__getstate__(self)
-        return {**state, "model_": emptied(state["model_"])} if "model_" in state else state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        BaseEstimator.__setstate__(self, state)
-        if "model_" in state:
-            with precision(self.precision):
-                self.model_ = filled(self._blank(), state["model_"])
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast, get_args, no_type_check
+from typing import Any, ClassVar, Self, cast, get_args
 
 import jax
 import jax.random as jr
 import numpy as np
 from jaxtyping import PRNGKeyArray
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ravine._check import require, whole
 from ravine._containers import check_names, image_axes
-from ravine._fields import check_fields
-from ravine._jax import Precision, key_words, precision
+from ravine._jax import key_words, precision
 from ravine._record import record, schema_of, table_of, texts, wants_table
 from ravine.answers import Answers
 from ravine.checkpoint import load_run, save_run
@@ -31,10 +29,10 @@ from ravine.data.frames import taken
 from ravine.data.plan import Kind
 from ravine.data.table import schema_from_json
 from ravine.evidence import Exact
-from ravine.fitting import Plan, blank, emptied, filled, fit, one_pass, plan, reached, split, started
+from ravine.fitting import Plan, blank, fit, one_pass, plan, reached, split, started
+from ravine.learner import Learner
 from ravine.rules import EM
-from ravine.train import Stage, Subset, train_together
-from ravine.trial import Trial
+from ravine.train import Subset, train_together
 
 KINDS: tuple[str, ...] = get_args(Kind)
 
@@ -44,9 +42,8 @@ def _continues(recipe: LatentVariableModel) -> bool:
     return not isinstance(rule, EM) or rule.rate is not None
 
 
-@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
-class LatentVariableModel(Answers, BaseEstimator, abc.ABC):
-    """A recipe: hyper-parameters that say which parts. Subclasses are keyword-only dataclasses by themselves.
+class LatentVariableModel(Answers, Learner):
+    """A recipe: hyper-parameters that say which parts.
 
     A recipe defines ``build(schema, *, key) -> model`` and ``stages(rows) -> list[Stage]``; every verb follows.
     ``kinds`` are the kinds of cells that its model can hold.
@@ -62,18 +59,12 @@ class LatentVariableModel(Answers, BaseEstimator, abc.ABC):
     dequantise : ``"none"`` or ``"uniform"``: noise that makes integers continuous; the likelihood is a lower bound.
     standardise : let the model see columns of mean 0 and variance 1; likelihoods are still in the user's units.
     evidence : how log p(x) is evaluated.
-    validation : share of the rows held out for early stopping (at most 10,000 rows); 0 trains on all.
-    patience : held-out evaluations without improvement before training stops.
-    max_seconds : training stops after about this time.
     particles : draws per row behind an imputation that has no closed form.
     columns : what the columns of a table hold where it is known better than it looks, by name: ``"numeric"``,
         ``"positive"``, ``"bounded"``, ``"censored"``, ``"binary"``, ``"count"``, ``"category"``, ``"ordinal"``,
         ``"date"``, ``"constant"`` or ``"identifier"``, or such a word with what belongs to it:
         ``("ordinal", ["low", "high"])``, ``("bounded", 0, 1)``, ``("count", "inflated")`` for extra zeros. An empty
         mapping looks at each column of an array of numbers too.
-    precision : ``"float32"`` or ``"float64"`` for training and every verb.
-    progress : show a progress bar; None shows one when standard error is a terminal.
-    random_state : seed or `numpy.random.RandomState`; a given seed fixes every result.
     """
 
     kind: str | None = None
@@ -84,29 +75,13 @@ class LatentVariableModel(Answers, BaseEstimator, abc.ABC):
     standardise: bool = False
     columns: Mapping[Any, Any] | None = None
     evidence: AbstractEvidence = Exact()
-    validation: float = 0.1
-    patience: int = 10
-    max_seconds: float | None = None
     particles: int = 200
-    precision: Precision = "float32"
-    progress: bool | None = None
-    random_state: Any = None
 
     kinds: ClassVar[tuple[str, ...]] = KINDS
-    trials: ClassVar[Mapping[str, Trial]] = {}
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        dataclasses.dataclass(eq=False, repr=False, kw_only=True)(cls)
-        no_type_check(cls.__init__)  # takes anything; `fit` refuses, as scikit-learn asks
 
     @abc.abstractmethod
     def build(self, schema: Schema, *, key: PRNGKeyArray) -> AbstractLatentModel:
         """The untrained model for data of this schema."""
-
-    @abc.abstractmethod
-    def stages(self, rows: int) -> list[Stage]:
-        """The training of a data set with so many rows."""
 
     # --- learning
 
@@ -169,13 +144,9 @@ class LatentVariableModel(Answers, BaseEstimator, abc.ABC):
         return fits
 
     def _begin(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray | None]:
-        """What is settled before there is a model: fields, columns, weights, schema, seed."""
-        check_fields(self)
-        share = "a share of at least 0 and below 1"
-        require(0 <= self.validation < 1, "validation", share, f"{self.validation}", "change it")
-        values, weight = self._seen(X, sample_weight)
-        self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
-        return values, weight
+        """What is settled before there is a model: fields, seed, columns, weights, schema."""
+        self._settle()
+        return self._seen(X, sample_weight)
 
     def _seen(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """The rows that count as numbers, and how much; from them, what the columns hold."""
@@ -237,22 +208,15 @@ class LatentVariableModel(Answers, BaseEstimator, abc.ABC):
         if "names" in fitted:
             made.feature_names_in_ = np.asarray(fitted["names"], dtype=object)
         with precision(made.precision):
-            key = jr.key(made.seed_)
-            model = load_run(folder, blank(made, made.schema_, key))
-            made._remember(model, key)
+            made._remember(load_run(folder, made._blank()), jr.key(made.seed_))
         return made
 
     def __getstate__(self) -> dict[str, Any]:
-        state = BaseEstimator.__getstate__(self)
-        if "model_" in state:
-            state = {**state, "model_": emptied(state["model_"]), "_going": None}
-        return state
+        state = super().__getstate__()
+        return {**state, "_going": None} if "model_" in state else state
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        BaseEstimator.__setstate__(self, state)
-        if "model_" in state:
-            with precision(self.precision):
-                self.model_ = filled(blank(self, self.schema_, self._key()), state["model_"])
+    def _blank(self) -> AbstractLatentModel:
+        return blank(self, self.schema_, jr.key(self.seed_))
 
     # --- for scikit-learn and the loop
 

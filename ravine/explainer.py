@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import abc
 import copy
-import dataclasses
 from pathlib import Path
-from typing import Any, NamedTuple, Self, no_type_check
+from typing import Any, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -14,26 +13,25 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray, Shaped
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import ClassifierTags, Tags, assert_all_finite, check_random_state, column_or_1d
+from sklearn.utils import ClassifierTags, Tags, assert_all_finite, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ravine._check import complaint, require, shown, whole
 from ravine._containers import check_names
-from ravine._fields import check_fields
-from ravine._jax import Precision, highest_matmul, key_words, precision
+from ravine._jax import highest_matmul, key_words, precision
 from ravine._record import record
 from ravine._tree import as_arrays
 from ravine.checkpoint import load_run, save_run
 from ravine.core import AbstractGradient, Row
 from ravine.data import ArraySource, Schema, rows
 from ravine.dist import Subset
-from ravine.fitting import Plan, emptied, filled, fit, split, staged
+from ravine.fitting import Plan, fit, split, staged
+from ravine.learner import Learner
 from ravine.models.selection import Selective
 from ravine.posteriors import AbstractManyDraws, serving
-from ravine.train import Stage
 from ravine.train import Subset as Some
 from ravine.verbs import blockwise
 
@@ -60,8 +58,7 @@ class Answer(NamedTuple):
     log_shares: Any
 
 
-@dataclasses.dataclass(eq=False, repr=False, kw_only=True)
-class Explainer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, abc.ABC):
+class Explainer(OneToOneFeatureMixin, TransformerMixin, Learner):
     """A recipe that selects k features of each row and a classifier that sees only those.
 
     A recipe defines ``build(schema, classes, *, key) -> Selective`` and ``stages(rows) -> list[Stage]``. As a
@@ -77,36 +74,15 @@ class Explainer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, abc.ABC):
     gradient : of the expectation over subsets.
     black_box : a fitted classifier whose ``predict_proba`` is explained wherever no ``y`` is given;
         `sklearn.frozen.FrozenEstimator` keeps it fitted when the explainer is cloned.
-    validation : share of the rows held out for early stopping (at most 10,000 rows); 0 trains on all.
-    patience : held-out evaluations without improvement before training stops.
-    max_seconds : training stops after about this time.
-    precision : ``"float32"`` or ``"float64"`` for training and every verb.
-    progress : show a progress bar; None shows one when standard error is a terminal.
-    random_state : seed or `numpy.random.RandomState`; a given seed fixes every result.
     """
 
     k: int
     gradient: AbstractGradient
     black_box: Any = None
-    validation: float = 0.1
-    patience: int = 10
-    max_seconds: float | None = None
-    precision: Precision = "float32"
-    progress: bool | None = None
-    random_state: Any = None
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        dataclasses.dataclass(eq=False, repr=False, kw_only=True)(cls)
-        no_type_check(cls.__init__)  # takes anything; `fit` refuses, as scikit-learn asks
 
     @abc.abstractmethod
     def build(self, schema: Schema, classes: int = 2, *, key: PRNGKeyArray) -> Selective:
         """The untrained model for data of this schema and so many classes."""
-
-    @abc.abstractmethod
-    def stages(self, rows: int) -> list[Stage]:
-        """The training on so many rows."""
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Learn which features explain ``y``.
@@ -127,9 +103,7 @@ class Explainer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, abc.ABC):
         ValueError
             One line: a field, X or y is not what it has to be, or the estimator of gradients is not for subsets.
         """
-        check_fields(self)
-        share = "a share of at least 0 and below 1"
-        require(0 <= self.validation < 1, "validation", share, f"{self.validation}", "change it")
+        self._settle()
         check_names(X)
         if self.black_box is None:
             validate_data(self, X, y, skip_check_array=True)  # its own line where there is no y
@@ -137,7 +111,6 @@ class Explainer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, abc.ABC):
         self._refuse(values.shape[1])
         self.classes_, target = self._target(X, y)
         require(len(target) == len(values), "y", f"{len(values)} rows", f"{len(target)}", "give one for each row of X")
-        self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         weight = None
         if sample_weight is not None:
             weight = _check_sample_weight(sample_weight, values, ensure_non_negative=True)
@@ -221,20 +194,7 @@ class Explainer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, abc.ABC):
             made.model_ = load_run(folder, made._blank())
         return made
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = BaseEstimator.__getstate__(self)
-        if "model_" in state:
-            state = {**state, "model_": emptied(state["model_"])}
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        BaseEstimator.__setstate__(self, state)
-        if "model_" in state:
-            with precision(self.precision):
-                self.model_ = filled(self._blank(), state["model_"])
-
     def _blank(self) -> Selective:
-        """The shapes of the model, without computing any of it."""
         made = lambda key: as_arrays(self.build(self.schema_, len(self.classes_), key=key))  # noqa: E731
         return eqx.filter_eval_shape(made, jr.key(self.seed_))
 
