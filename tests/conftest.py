@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
-MAPS = 20_000  # of memory; a process has 65,530 on common systems, and every compiled program maps some
+MAPS = 10_000  # of memory; a process has 65,530 on common systems, and every compiled program maps some
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,7 +54,8 @@ def forget():
 
 @pytest.fixture
 def forgetful(forget):
-    """The same after a single test, however many there are, for those that compile as much as other files do."""
+    """The same around a single test, however many there are, for those that compile as much as other files do."""
+    jax.clear_caches()
     yield
     jax.clear_caches()
 

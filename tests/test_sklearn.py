@@ -78,7 +78,7 @@ def failures(name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", [n if n in DEFAULT else pytest.param(n, marks=pytest.mark.slow) for n in RECIPES])
 @pytest.mark.filterwarnings(f"ignore::{SkipTestWarning.__module__}.{SkipTestWarning.__name__}")
-def test_scikit_learns_own_checks(name):
+def test_scikit_learns_own_checks(name, forgetful):
     failed = failures(name)
     expected = EXPECTED_FAILURES[name]
     assert {title: why for title, why in failed.items() if title not in expected} == {}
