@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ravine.recipes.learning_to_explain import LearningToExplain as LearningToExplain
     from ravine.recipes.miwae import MIWAE as MIWAE
     from ravine.recipes.mixed_factor_analysis import MixedFactorAnalysis as MixedFactorAnalysis
+    from ravine.recipes.semi_supervised_gumbel import SemiSupervisedGumbel as SemiSupervisedGumbel
     from ravine.recipes.sigmoid_belief_net import SigmoidBeliefNet as SigmoidBeliefNet
     from ravine.recipes.structured_prediction import StructuredPrediction as StructuredPrediction
     from ravine.recipes.vae import VAE as VAE
@@ -59,6 +60,7 @@ _HOMES = {
     "MixedFactorAnalysis": "ravine.recipes.mixed_factor_analysis",
     "Row": "ravine.core",
     "Schema": "ravine.data",
+    "SemiSupervisedGumbel": "ravine.recipes.semi_supervised_gumbel",
     "SigmoidBeliefNet": "ravine.recipes.sigmoid_belief_net",
     "StructuredPrediction": "ravine.recipes.structured_prediction",
     "Stage": "ravine.train",

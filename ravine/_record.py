@@ -89,6 +89,8 @@ def record(fitted: Any, figures: Mapping[str, Any]) -> dict[str, Any]:
         data["features"] = int(fitted.n_features_in_)
     if hasattr(fitted, "feature_names_in_"):
         data["names"] = [str(name) for name in fitted.feature_names_in_]
+    if hasattr(fitted, "classes_"):
+        data["classes"] = fitted.classes_.tolist()
     return {
         "ravine": ravine.__version__,
         "recipe": kebab(type(fitted).__name__),

@@ -207,6 +207,8 @@ class LatentVariableModel(Answers, Learner):
         made.n_features_in_, made.seed_ = int(fitted["features"]), int(fitted["seed"])
         if "names" in fitted:
             made.feature_names_in_ = np.asarray(fitted["names"], dtype=object)
+        if "classes" in fitted:
+            made.classes_ = np.asarray(fitted["classes"])
         with precision(made.precision):
             made._remember(load_run(folder, made._blank()), jr.key(made.seed_))
         return made

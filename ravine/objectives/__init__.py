@@ -5,6 +5,7 @@ from ravine.objectives.centring import Centring
 from ravine.objectives.cross_entropy import CrossEntropy
 from ravine.objectives.exact import MaximumLikelihood
 from ravine.objectives.information import InformationBound
+from ravine.objectives.labelled import SemiSupervised
 from ravine.objectives.relaxed import Relaxed
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "InformationBound",
     "MaximumLikelihood",
     "Relaxed",
+    "SemiSupervised",
     "StickingTheLanding",
 ]

@@ -1,0 +1,154 @@
+"""Estimators of rows of which some have a label."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pandas as pd
+from jaxtyping import Array, Float, PRNGKeyArray
+from sklearn.utils import Tags
+
+from ravine._check import require, shown
+from ravine._jax import key_words, precision
+from ravine.core import AbstractDraw, Row
+from ravine.data import ArraySource
+from ravine.estimator import LatentVariableModel
+from ravine.fitting import Plan, plan, split
+from ravine.given import Absent
+from ravine.models.directed import Helmholtz
+from ravine.train import Subset
+from ravine.verbs import blockwise, drawn
+
+
+class LabelledModel(LatentVariableModel):
+    """A recipe that learns from rows of which some are labelled. It is a model of rows, and predicts their labels.
+
+    `score_samples` is log p(x), the label summed over; `predict` and `predict_proba` are q(y | x). In each batch about
+    half of the rows are labelled ones, which weigh less in the bound for it.
+    """
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        held_out: Any = None,
+        folder: str | Path | None = None,
+        resume: bool = False,
+    ) -> Self:
+        """Learn from rows and from some labels.
+
+        Parameters
+        ----------
+        X, sample_weight, held_out, folder, resume : as for every recipe.
+        y : labels of shape (rows,), numbers or text; None, NaN, and -1 among whole numbers, mark a row without one.
+
+        Returns
+        -------
+        The estimator itself.
+        """
+        rows = len(X) if hasattr(X, "__len__") else 0
+        self.classes_, self._codes = coded(y, rows)
+        if sample_weight is not None:
+            self._codes = self._codes[np.asarray(sample_weight, float).ravel() > 0]
+        return super().fit(X, None, sample_weight, held_out=held_out, folder=folder, resume=resume)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """q(y | x), shape (rows, classes)."""
+        values = self._ready(X)
+        with precision(self.precision):
+            row, draw, key = self._row(values), self.schema_.draw(), jr.fold_in(self._key(), 7)
+            return np.asarray(blockwise(_shares, row, self.model_, draw, key), float)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable label of each row, shape (rows,)."""
+        return self.classes_[np.argmax(self.predict_proba(X), axis=1)]
+
+    @property
+    def partial_fit(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Absent: labels are spread over all batches."""
+        raise Absent(f"{type(self).__name__} learns from all of its labels at once; call fit.")
+
+    @property
+    def fit_seeds(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Absent: it takes no labels."""
+        raise Absent(f"{type(self).__name__} needs labels: fit clones with different random_state.")
+
+    def class_count(self) -> int:
+        """How many classes there are; two before anything was learned."""
+        return len(getattr(self, "classes_", (0, 1)))
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
+
+    def _plan(self, values: np.ndarray, weight: np.ndarray | None, held_out: Any = None) -> Plan:
+        key, codes = jr.key(self.seed_), self._codes
+        places, held = split(len(values), 0.0 if held_out is not None else self.validation, key_words(key))
+        places, weight = evened(places, codes, weight)
+        row = self._told(self._row(np.asarray(values), weight), codes)
+        kept = None
+        if held_out is not None:
+            fresh = self._row(self._checked(held_out))
+            kept = self._told(fresh, np.full(len(fresh.x), -1))
+        elif len(held):
+            kept = jax.tree.map(lambda leaf: leaf[held], row)
+            kept = dataclasses.replace(kept, weight=None)
+        return plan(self, self.schema_, Subset(ArraySource(row), places), kept, key=key)
+
+    def _told(self, row: Row, codes: np.ndarray) -> Row:
+        return dataclasses.replace(row, y=jnp.asarray(codes, jnp.int32), y_mask=jnp.asarray(codes >= 0))
+
+
+def coded(y: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """The classes, and the number of each row's; -1 for those without a label.
+
+    Raises
+    ------
+    ValueError
+        When there are not as many labels as rows, or not two classes among them.
+
+    Examples
+    --------
+    >>> classes, codes = coded(["b", None, "a"], 3)
+    >>> classes.tolist(), codes.tolist()
+    (['a', 'b'], [1, -1, 0])
+    """
+    do = "give y, with None, NaN or -1 for rows without a label"
+    require(y is not None, "y", "labels, of some rows at least", "None", do)
+    labels = np.asarray(y).ravel()
+    require(len(labels) == rows, "y", f"{rows} labels, one for each row", f"{len(labels)}", do)
+    known = ~np.asarray(pd.isna(labels))
+    if labels.dtype.kind == "i" or (labels.dtype.kind == "f" and (labels[known] == np.rint(labels[known])).all()):
+        known &= labels != -1
+    found, places = np.unique(labels[known], return_inverse=True)
+    require(len(found) > 1, "y", "labels of two classes at least", shown(found.tolist()), do)
+    codes = np.full(rows, -1)
+    codes[known] = places
+    return found, codes
+
+
+def evened(places: np.ndarray, codes: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Places with labelled rows repeated until they are about half of all; and weights that make up for it.
+
+    Examples
+    --------
+    >>> evened(np.arange(5), np.array([-1, -1, 0, -1, -1]), None)[0].tolist()
+    [0, 1, 2, 3, 4, 2, 2, 2]
+    """
+    labelled = places[codes[places] >= 0]
+    times = max(1, (len(places) - len(labelled)) // max(1, len(labelled)))
+    scale = np.where(codes >= 0, 1 / times, 1.0) * (1 if weight is None else weight)
+    return np.concatenate([places, np.tile(labelled, times - 1)]), scale
+
+
+def _shares(block: Row, model: Helmholtz, draw: AbstractDraw | None, key: PRNGKeyArray) -> Float[Array, "n classes"]:
+    return jax.vmap(lambda row: model.posterior(row).nodes()[0].mean())(drawn(block, draw, key))
