@@ -90,7 +90,7 @@ def record(fitted: Any, figures: Mapping[str, Any]) -> dict[str, Any]:
     if hasattr(fitted, "feature_names_in_"):
         data["names"] = [str(name) for name in fitted.feature_names_in_]
     if hasattr(fitted, "classes_"):
-        data["classes"] = fitted.classes_.tolist()
+        data |= {"classes": fitted.classes_.tolist(), "objects": fitted.classes_.dtype == object}
     return {
         "ravine": ravine.__version__,
         "recipe": kebab(type(fitted).__name__),
@@ -100,3 +100,12 @@ def record(fitted: Any, figures: Mapping[str, Any]) -> dict[str, Any]:
         "data": data,
         "numbers": {"parameters": parameter_count(fitted.model_), **figures},
     }
+
+
+def remembered(made: Any, data: Mapping[str, Any]) -> None:
+    """Set what a fit learns of its data beside the schema, from the ``data`` of a `record`."""
+    made.n_features_in_, made.seed_ = int(data["features"]), int(data["seed"])
+    if "names" in data:
+        made.feature_names_in_ = np.asarray(data["names"], dtype=object)
+    if "classes" in data:
+        made.classes_ = np.asarray(data["classes"], dtype=object if data["objects"] else None)

@@ -20,7 +20,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from ravine._check import require, whole
 from ravine._containers import check_names, image_axes
 from ravine._jax import key_words, precision
-from ravine._record import record, schema_of, table_of, texts, wants_table
+from ravine._record import record, remembered, schema_of, table_of, texts, wants_table
 from ravine.answers import Answers
 from ravine.checkpoint import load_run, save_run
 from ravine.core import AbstractEvidence, AbstractLatentModel
@@ -204,11 +204,7 @@ class LatentVariableModel(Answers, Learner):
         """The fitted estimator a record describes, with the arrays of its folder."""
         made, fitted = cls(**fields), kept["data"]
         made.schema_ = schema_from_json(kept["schema"])
-        made.n_features_in_, made.seed_ = int(fitted["features"]), int(fitted["seed"])
-        if "names" in fitted:
-            made.feature_names_in_ = np.asarray(fitted["names"], dtype=object)
-        if "classes" in fitted:
-            made.classes_ = np.asarray(fitted["classes"])
+        remembered(made, fitted)
         with precision(made.precision):
             made._remember(load_run(folder, made._blank()), jr.key(made.seed_))
         return made

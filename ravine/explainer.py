@@ -22,7 +22,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from ravine._check import complaint, require, shown, whole
 from ravine._containers import check_names
 from ravine._jax import highest_matmul, key_words, precision
-from ravine._record import record
+from ravine._record import record, remembered
 from ravine._tree import as_arrays
 from ravine.checkpoint import load_run, save_run
 from ravine.core import AbstractGradient, Row
@@ -176,9 +176,7 @@ class Explainer(OneToOneFeatureMixin, TransformerMixin, Learner):
         The black box is left behind: what was loaded wants ``y`` where it is told against something.
         """
         check_is_fitted(self)
-        kept = record(copy.copy(self).set_params(black_box=None), figures or {})
-        kept["data"] |= {"classes": self.classes_.tolist(), "objects": self.classes_.dtype == object}
-        save_run(folder, self.model_, kept)
+        save_run(folder, self.model_, record(copy.copy(self).set_params(black_box=None), figures or {}))
         return Path(folder)
 
     @classmethod
@@ -186,10 +184,7 @@ class Explainer(OneToOneFeatureMixin, TransformerMixin, Learner):
         """The fitted estimator a record describes, with the arrays of its folder."""
         made, fitted = cls(**fields), kept["data"]
         made.schema_ = Schema.from_json(kept["schema"])
-        made.n_features_in_, made.seed_ = int(fitted["features"]), int(fitted["seed"])
-        made.classes_ = np.asarray(fitted["classes"], dtype=object if fitted["objects"] else None)
-        if "names" in fitted:
-            made.feature_names_in_ = np.asarray(fitted["names"], dtype=object)
+        remembered(made, fitted)
         with precision(made.precision):
             made.model_ = load_run(folder, made._blank())
         return made

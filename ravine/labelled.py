@@ -18,6 +18,7 @@ from ravine._check import require, shown
 from ravine._jax import key_words, precision
 from ravine.core import AbstractDraw, Row
 from ravine.data import ArraySource
+from ravine.data.frames import is_frame, without
 from ravine.estimator import LatentVariableModel
 from ravine.fitting import Plan, plan, split
 from ravine.given import Absent
@@ -31,7 +32,13 @@ class LabelledModel(LatentVariableModel):
 
     `score_samples` is log p(x), the label summed over; `predict` and `predict_proba` are q(y | x). In each batch about
     half of the rows are labelled ones, which weigh less in the bound for it.
+
+    Parameters
+    ----------
+    label : the column of a data frame that holds the labels where no ``y`` is given; the model never sees it.
     """
+
+    label: str | None = None
 
     def fit(
         self,
@@ -54,6 +61,9 @@ class LabelledModel(LatentVariableModel):
         -------
         The estimator itself.
         """
+        if y is None and self.label is not None:
+            X, y = parted(X, self.label)
+            held_out = None if held_out is None else without(held_out, self.label)
         rows = len(X) if hasattr(X, "__len__") else 0
         self.classes_, self._codes = coded(y, rows)
         if sample_weight is not None:
@@ -108,6 +118,14 @@ class LabelledModel(LatentVariableModel):
         return dataclasses.replace(row, y=jnp.asarray(codes, jnp.int32), y_mask=jnp.asarray(codes >= 0))
 
 
+def parted(X: Any, label: str) -> tuple[Any, Any]:
+    """A data frame without the column of labels, and that column."""
+    rest = without(X, label)
+    found = is_frame(X) and label in X.columns
+    require(found, "label", f"a data frame with a column {label!r}", "none", "name one of its columns, or give y")
+    return rest, X[label]
+
+
 def coded(y: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """The classes, and the number of each row's; -1 for those without a label.
 
@@ -122,7 +140,7 @@ def coded(y: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     >>> classes.tolist(), codes.tolist()
     (['a', 'b'], [1, -1, 0])
     """
-    do = "give y, with None, NaN or -1 for rows without a label"
+    do = "give y, or the name of its column as label, with None, NaN or -1 for rows without one"
     require(y is not None, "y", "labels, of some rows at least", "None", do)
     labels = np.asarray(y).ravel()
     require(len(labels) == rows, "y", f"{rows} labels, one for each row", f"{len(labels)}", do)

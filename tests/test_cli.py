@@ -26,8 +26,8 @@ from ravine.trial import Trial
 # what a file names is compared with a plain array
 pytestmark = pytest.mark.filterwarnings("ignore:X does not have valid feature names:UserWarning")
 
-COMMANDS = ("list", "info", "fit", "score", "sample", "encode", "impute", "compare", "diagnose", "report", "anomalies",
-            "synthesize", "reproduce")  # fmt: skip
+COMMANDS = ("list", "info", "fit", "score", "sample", "encode", "predict", "impute", "compare", "diagnose", "report",
+            "anomalies", "synthesize", "reproduce")  # fmt: skip
 TINY = ["--set", "steps=20", "--set", "hidden=(4,)", "--set", "latents=2", "--set", "evidence=ImportanceWeighted(k=5)"]
 EM = ["--set", "iterations=5"]
 IRIS = ("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)")

@@ -20,6 +20,7 @@ from sklearn.linear_model import LogisticRegression
 import ravine as rv
 from ravine._check import Complaint
 from ravine._tree import Fixed
+from ravine.cli import main
 from ravine.core import Row
 from ravine.data import Schema
 from ravine.dist import Gaussian
@@ -182,16 +183,22 @@ def test_rows_without_labels_help(name):
     """Better, by three standard errors of the paired difference, than a classifier of the labelled rows alone."""
     X, some, fresh, y = few_labels()
     alone = LogisticRegression(max_iter=1000).fit(X[some >= 0], some[some >= 0])
-    fields = {"latents": 8, "hidden": (64,), "steps": 1500, "patience": 100, "gradient": GRADIENTS[name]}
+    fields = {"latents": 8, "hidden": (128,), "steps": 4000, "patience": 100, "gradient": GRADIENTS[name]}
     right = recipe(**fields).fit(X, some).predict(fresh) == y
     gain = right.astype(float) - (alone.predict(fresh) == y)
     assert gain.mean() > 3 * gain.std() / len(gain) ** 0.5
 
 
-def test_a_fitted_model_comes_back_with_its_labels(tmp_path):
+def two_groups() -> tuple[np.ndarray, np.ndarray]:
+    """Forty rows, and the labels of half of them."""
     X = np.random.default_rng(0).normal(size=(40, 3)) + np.repeat([[0.0], [3.0]], 20, axis=0)
     y = np.array(["low"] * 20 + ["high"] * 20, dtype=object)
     y[::2] = None
+    return X, y
+
+
+def test_a_fitted_model_comes_back_with_its_labels(tmp_path):
+    X, y = two_groups()
     model = recipe().fit(X, y)
     assert model.classes_.tolist() == ["high", "low"] and set(model.predict(X)) <= {"high", "low"}
     assert np.allclose(model.predict_proba(X).sum(axis=1), 1, atol=1e-5)
@@ -202,3 +209,39 @@ def test_a_fitted_model_comes_back_with_its_labels(tmp_path):
     assert model.sample(3).shape == (3, 3) and model.transform(X).shape == (40, 3)
     for name in ("partial_fit", "fit_seeds"):
         assert not hasattr(model, name)
+
+
+def test_labels_may_be_a_column(tmp_path, monkeypatch, capsys):
+    X, y = two_groups()
+    table = pd.DataFrame(X, columns=list("abc")).assign(group=y)
+    one, other = recipe(label="group").fit(table), recipe().fit(table[list("abc")], y)
+    assert (one.predict_proba(table[list("abc")]) == other.predict_proba(table[list("abc")])).all()
+    monkeypatch.chdir(tmp_path)
+    table.to_csv("table.csv", index=False)
+    quick = ["--set", "label=group", "--set", "steps=20", "--set", "latents=1", "--set", "hidden=(4,)"]
+    assert main(["fit", "semi-supervised-gumbel", "table.csv", *quick, "--out", "run"]) == 0
+    for command in ("predict", "encode"):
+        assert main([command, "run", "table.csv", "--out", f"{command}.csv"]) == 0
+    assert main(["score", "run", "table.csv"]) == 0 and main(["diagnose", "run"]) == 0
+    told = pd.read_csv("predict.csv")
+    assert list(told) == ["class", "p(high)", "p(low)"] and set(told["class"]) <= {"high", "low"}
+    np.testing.assert_allclose(told["p(high)"] + told["p(low)"], 1, atol=1e-5)
+    capsys.readouterr()
+    for words, said in ((["label=colour"], "'colour'"), ([], "label")):
+        asked = [part for word in words for part in ("--set", word)]
+        assert main(["fit", "semi-supervised-gumbel", "table.csv", *asked]) == 2
+        line = capsys.readouterr().err
+        assert said in line and line.count("\n") == 1
+
+
+def test_a_mixture_tells_classes_in_the_shell(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "gaussian-mixture", "iris", "--set", "components=2", "--out", "run"]) == 0
+    assert main(["predict", "run", "iris", "--out", "told.csv"]) == 0
+    told = pd.read_csv("told.csv")
+    assert list(told) == ["class", "p(0)", "p(1)"] and len(told) == 150
+    assert (told[["p(0)", "p(1)"]].to_numpy().argmax(axis=1) == told["class"]).all()
+    assert main(["fit", "factor-analysis", "iris", "--out", "other"]) == 0
+    capsys.readouterr()
+    assert main(["predict", "other", "iris", "--out", "x.csv"]) == 2
+    assert "a model with classes" in capsys.readouterr().err

@@ -33,6 +33,7 @@ RECIPES = {
     "IGRVAE": rv.IGRVAE(steps=3, latents=2, classes=2, hidden=(4,), evidence=ImportanceWeighted(8)),
     "ConcreteVAE": rv.ConcreteVAE(steps=3, layers=(3,), evidence=ImportanceWeighted(8)),
     "SigmoidBeliefNet": rv.SigmoidBeliefNet(steps=3, layers=(3,), evidence=ImportanceWeighted(8)),
+    "SemiSupervisedGumbel": rv.SemiSupervisedGumbel(steps=3, latents=2, hidden=(4,), evidence=ImportanceWeighted(8)),
 }
 DEFAULT = ("FactorAnalysis",)
 
@@ -52,6 +53,7 @@ EXPECTED_FAILURES = {
     "IGRVAE": {WEIGHTS: BATCHES},
     "ConcreteVAE": {WEIGHTS: BATCHES},
     "SigmoidBeliefNet": {WEIGHTS: BATCHES},
+    "SemiSupervisedGumbel": {WEIGHTS: BATCHES},
     "GaussianMixture": {WEIGHTS: "the rows that found the components are drawn from another list"},
     "FactorAnalysis": {},
 }

@@ -171,6 +171,26 @@ def encode(folder: Path, data: str, /, *, out: Path) -> None:
 
 
 @app.command
+def predict(folder: Path, data: str, /, *, out: Path) -> None:
+    """The most probable class of each row, and the probability of every class.
+
+    Parameters
+    ----------
+    folder
+        A folder written by `ravine fit --out`, of a model with classes.
+    data
+        Name of a built-in set or a path.
+    out
+        File to write: .csv, .npy, .npz or .parquet.
+    """
+    from ravine.cli.work import opened, predicted, rows_of, write
+
+    model = opened(folder, out)
+    told = predicted(model, rows_of(data, model))
+    write(out, told, model, names=list(told))
+
+
+@app.command
 def impute(
     folder: Path,
     data: str,

@@ -70,7 +70,7 @@ def divided(dataset: Dataset, model: LatentVariableModel) -> tuple[Any, Any]:
     ValueError
         When the data have fewer rows than the model was fitted on, or their test rows cannot be told from the others.
     """
-    from ravine.cli.work import SEEDS, shaped, split
+    from ravine.cli.work import SEEDS, label_of, shaped, split
 
     rows, fitted_on, seed = len(dataset.train), model.schema_.rows, model.random_state
     do = "give the data it was fitted on"
@@ -78,4 +78,5 @@ def divided(dataset: Dataset, model: LatentVariableModel) -> tuple[Any, Any]:
     known = rows == fitted_on or (dataset.test is None and isinstance(seed, int) and 0 <= seed < SEEDS)
     require(known, "random_state", "the seed that divided the rows", shown(seed), do)
     train, held_out = split(dataset, (rows - fitted_on) / rows, seed)
-    return shaped(train, dataset), None if held_out is None else shaped(held_out, dataset)
+    label = label_of(model)
+    return shaped(train, dataset, label), None if held_out is None else shaped(held_out, dataset, label)

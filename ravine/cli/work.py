@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from ravine._check import require, shown
 from ravine._containers import framed
 from ravine.data import Dataset, TableSchema, load_dataset, write_table
 from ravine.data.files import FORMATS
-from ravine.data.frames import is_mixed, taken
+from ravine.data.frames import is_mixed, taken, without
 from ravine.estimator import LatentVariableModel
 from ravine.evaluation import Evaluation
 from ravine.registry import made, reading
@@ -46,7 +46,9 @@ def fit_data(
         print(*table, sep="\n", end="\n" if table else "")
     figures = {"data": dataset.name, "checksum": dataset.checksum, "seconds": round(model.seconds_, 1)}
     _keep(model, out, figures)
-    got = {} if test is None or not model.complete_ else evaluation(model.evaluate(shaped(test, dataset)))
+    got = {}
+    if test is not None and model.complete_:
+        got = evaluation(model.evaluate(shaped(test, dataset, label_of(model))))
     _keep(model, out, figures | ({"test": got} if got else {}))
     report = {"recipe": recipe, "data": dataset.name, "out": str(out) if out else None, "complete": model.complete_}
     print(json.dumps(report | got) if as_json else _words(report | got, model))
@@ -76,12 +78,15 @@ def split(dataset: Dataset, test_size: float, seed: int) -> tuple[Any, Any]:
     return taken(dataset.train, np.sort(order[count:])), taken(dataset.train, np.sort(order[:count]))
 
 
-def shaped(table: Any, dataset: Dataset) -> Any:
-    """Images as images, so that the model knows their shape; named columns as a data frame, so that it knows them."""
+def shaped(table: Any, dataset: Dataset, label: str | None = None) -> Any:
+    """Images as images, so that the model knows their shape; named columns as a data frame, so that it knows them.
+
+    The column of labels is left out.
+    """
     shape, names = dataset.hints.get("image_shape"), dataset.hints.get("names")
     if isinstance(table, np.memmap):
         return table
-    return framed(table, names) if shape is None else table.reshape(len(table), *shape)
+    return without(framed(table, names), label) if shape is None else table.reshape(len(table), *shape)
 
 
 def opened(folder: Path, out: Path | None = None) -> LatentVariableModel:
@@ -112,10 +117,28 @@ def rows_of(data: str, model: LatentVariableModel, training: bool = False) -> An
     their order.
     """
     dataset = load_dataset(data)
-    want, got = model.schema_.names, dataset.hints.get("names")
+    label, want = label_of(model), model.schema_.names
+    got = [name for name in dataset.hints.get("names") or () if name != label] or None
     same = want is None or got is None or list(want) == list(got)
     require(same, f"the columns of {data}", shown(want, 200), shown(got, 200), "give those of the training data")
-    return shaped(dataset.train if training or dataset.test is None else dataset.test, dataset)
+    return shaped(dataset.train if training or dataset.test is None else dataset.test, dataset, label)
+
+
+def label_of(model: LatentVariableModel) -> str | None:
+    """The column of labels of a recipe that has one."""
+    return getattr(model, "label", None)
+
+
+def predicted(model: LatentVariableModel, rows: Any) -> Any:
+    """A data frame of the most probable class of each row, and of the probability of each class."""
+    import pandas as pd
+
+    classed = hasattr(model, "predict_proba")
+    require(classed, "the shell", "a model with classes", type(model).__name__, "ask one such as gaussian-mixture")
+    shares = cast(Any, model).predict_proba(rows)
+    classes = getattr(model, "classes_", np.arange(shares.shape[1]))
+    told = {f"p({name})": shares[:, i] for i, name in enumerate(classes)}
+    return pd.DataFrame({"class": classes[np.argmax(shares, axis=1)]} | told)
 
 
 def evaluation(got: Evaluation) -> dict[str, Any]:

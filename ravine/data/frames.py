@@ -28,6 +28,11 @@ def is_frame(X: Any) -> bool:
     return hasattr(kind, "iloc") and hasattr(kind, "dtypes") and getattr(X, "ndim", 0) == 2
 
 
+def without(X: Any, name: str | None) -> Any:
+    """A data frame without a column where it has it; anything else as it is."""
+    return X.drop(columns=name) if is_frame(X) and name in X.columns else X
+
+
 class Given(NamedTuple):
     """A column as the user gave it.
 

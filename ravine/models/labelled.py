@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -77,7 +78,7 @@ class ClassThenStyle(AbstractRecogniser):
     """
 
     read: Filled
-    label: Callable[[Array], OneHot]
+    label: Callable[..., Any]
     style: Callable[..., AbstractDistribution]
 
     def __call__(self, generator: AbstractGenerator, row: Row) -> AbstractPosterior:
@@ -86,5 +87,5 @@ class ClassThenStyle(AbstractRecogniser):
 
 
 def one_hot(row: Row, classes: int) -> Float[Array, " classes"]:
-    """The class of a row, whose ``y`` is its number."""
-    return (jnp.arange(classes) == row.y).astype(row.x.dtype)
+    """The class of a row, whose ``y`` is its number; nothing but zeros where it has none."""
+    return jnp.asarray(jnp.arange(classes) == (-1 if row.y is None else row.y), row.x.dtype)
