@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Array, Float, PRNGKeyArray
 from sklearn.utils import Tags
 
-from ravine._check import require, shown
+from ravine._check import Complaint, require, shown
 from ravine._jax import key_words, precision
 from ravine.core import AbstractDraw, Row
 from ravine.data import ArraySource
@@ -64,11 +64,14 @@ class LabelledModel(LatentVariableModel):
         if y is None and self.label is not None:
             X, y = parted(X, self.label)
             held_out = None if held_out is None else without(held_out, self.label)
-        rows = len(X) if hasattr(X, "__len__") else 0
-        self.classes_, self._codes = coded(y, rows)
-        if sample_weight is not None:
-            self._codes = self._codes[np.asarray(sample_weight, float).ravel() > 0]
-        return super().fit(X, None, sample_weight, held_out=held_out, folder=folder, resume=resume)
+        if y is None:
+            do = "give labels, or the name of their column as label"
+            raise Complaint(f"{type(self).__name__} requires y to be passed, but the target y is None: {do}.")
+        self._labels = y
+        try:
+            return super().fit(X, None, sample_weight, held_out=held_out, folder=folder, resume=resume)
+        finally:
+            del self._labels
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """q(y | x), shape (rows, classes)."""
@@ -79,7 +82,8 @@ class LabelledModel(LatentVariableModel):
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable label of each row, shape (rows,)."""
-        return self.classes_[np.argmax(self.predict_proba(X), axis=1)]
+        best = np.argmax(self.predict_proba(X), axis=1)
+        return self.classes_[best]
 
     @property
     def partial_fit(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -99,6 +103,14 @@ class LabelledModel(LatentVariableModel):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         return tags
+
+    def _weighted(self, values: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """The rows that count, and how much; their labels are kept beside."""
+        self.classes_, codes = coded(self._labels, len(values))
+        kept, weight = super()._weighted(values, sample_weight)
+        dropped = len(kept) < len(values)
+        self._codes = codes[np.asarray(sample_weight, float).ravel() > 0] if dropped else codes
+        return kept, weight
 
     def _plan(self, values: np.ndarray, weight: np.ndarray | None, held_out: Any = None) -> Plan:
         key, codes = jr.key(self.seed_), self._codes
@@ -141,14 +153,14 @@ def coded(y: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     (['a', 'b'], [1, -1, 0])
     """
     do = "give y, or the name of its column as label, with None, NaN or -1 for rows without one"
-    require(y is not None, "y", "labels, of some rows at least", "None", do)
     labels = np.asarray(y).ravel()
     require(len(labels) == rows, "y", f"{rows} labels, one for each row", f"{len(labels)}", do)
     known = ~np.asarray(pd.isna(labels))
     if labels.dtype.kind == "i" or (labels.dtype.kind == "f" and (labels[known] == np.rint(labels[known])).all()):
         known &= labels != -1
     found, places = np.unique(labels[known], return_inverse=True)
-    require(len(found) > 1, "y", "labels of two classes at least", shown(found.tolist()), do)
+    got = "none" if len(found) == 0 else f"1 class, {shown(found.tolist())}"
+    require(len(found) > 1, "y", "labels of two classes at least", got, do)
     codes = np.full(rows, -1)
     codes[known] = places
     return found, codes

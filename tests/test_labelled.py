@@ -138,7 +138,8 @@ def test_rows_without_a_label_are_marked_as_people_mark_them(y, classes, codes):
 
 
 @pytest.mark.parametrize(
-    ("y", "words"), [(None, "got None"), ([1, 0], "got 2"), ([1, 1, -1, -1], "two classes"), ([-1] * 4, "two classes")]
+    ("y", "words"),
+    [(None, "the name of their column"), ([1, 0], "got 2"), ([1, 1, -1, -1], "two classes"), ([-1] * 4, "two classes")],
 )
 def test_labels_that_cannot_be_are_one_line(y, words):
     with pytest.raises(Complaint, match=words):
