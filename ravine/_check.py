@@ -12,6 +12,10 @@ class Complaint(ValueError):
     """A mistake in what the user gave. The message is one line, so a shell can print it as it stands."""
 
 
+class Absent(Complaint, AttributeError):
+    """A verb that a model does not have: `hasattr` says so, and whoever calls it reads why."""
+
+
 def one_line(text: object, limit: int = 600) -> str:
     r"""Text as one printable line: white space joined, control characters escaped, the middle cut when long.
 

@@ -13,14 +13,10 @@ import numpy as np
 from jaxtyping import Bool
 from sklearn.utils import Tags
 
-from ravine._check import Complaint, require, shown
+from ravine._check import Absent, require, shown
 from ravine.core import Row
 from ravine.data import AnySchema, ArraySource, TableSchema
 from ravine.estimator import LatentVariableModel
-
-
-class Absent(Complaint, AttributeError):
-    """A verb that a model does not have: `hasattr` says so, and whoever calls it reads why."""
 
 
 class ConditionalModel(LatentVariableModel):

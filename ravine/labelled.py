@@ -14,14 +14,13 @@ import pandas as pd
 from jaxtyping import Array, Float, PRNGKeyArray
 from sklearn.utils import Tags
 
-from ravine._check import Complaint, require, shown
+from ravine._check import Absent, Complaint, require, shown
 from ravine._jax import key_words, precision
 from ravine.core import AbstractDraw, Row
 from ravine.data import ArraySource
 from ravine.data.frames import is_frame, without
 from ravine.estimator import LatentVariableModel
 from ravine.fitting import Plan, plan, split
-from ravine.given import Absent
 from ravine.models.directed import Helmholtz
 from ravine.train import Subset
 from ravine.verbs import blockwise, drawn

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from ravine._tree import Fixed, unfix
 from ravine.core import (
     AbstractDirected,
     AbstractDistribution,
-    AbstractGenerator,
-    AbstractPosterior,
-    AbstractRecogniser,
     Latent,
-    Row,
 )
 from ravine.dist import Ancestral, OneHot
-from ravine.posteriors import Chain
-from ravine.recognisers import Filled
 
 
 class Whatever(eqx.Module):
@@ -65,27 +57,3 @@ class Labelled(AbstractDirected):
 
     def likelihood(self, z: Latent, context: PyTree = None) -> AbstractDistribution:
         return self.conditional(z[0], z[1])
-
-
-class ClassThenStyle(AbstractRecogniser):
-    """``q(y | x) q(z | x, y)``: the class first.
-
-    Parameters
-    ----------
-    read : how a row is seen.
-    label : from a row to the law of its class.
-    style : from a class and a row to the law of its style.
-    """
-
-    read: Filled
-    label: Callable[..., Any]
-    style: Callable[..., AbstractDistribution]
-
-    def __call__(self, generator: AbstractGenerator, row: Row) -> AbstractPosterior:
-        seen = self.read(row)
-        return Chain(self.label(seen), (eqx.Partial(self.style, context=seen),))
-
-
-def one_hot(row: Row, classes: int) -> Float[Array, " classes"]:
-    """The class of a row, whose ``y`` is its number; nothing but zeros where it has none."""
-    return jnp.asarray(jnp.arange(classes) == (-1 if row.y is None else row.y), row.x.dtype)

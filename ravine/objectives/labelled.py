@@ -6,14 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from ravine._tree import unfix
-from ravine.core import AbstractGradient, Metrics, Row, Scalar, weights
-from ravine.dist import kl
-from ravine.models.directed import Helmholtz, Learned
-from ravine.models.labelled import ClassThenStyle, Labelled, one_hot
-from ravine.posteriors import OneNode, check
+from ravine.core import AbstractDirected, AbstractGradient, Metrics, Row, Scalar, weights
+from ravine.dist import Ancestral, kl
+from ravine.objectives.bounds import _estimator, _raised
+from ravine.posteriors import Chain, OneNode
 
 
 class SemiSupervised(eqx.Module):
@@ -36,7 +34,7 @@ class SemiSupervised(eqx.Module):
     gradient: AbstractGradient
     alpha: float = 1.0
 
-    def __call__(self, model: Helmholtz, batch: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Metrics]:
+    def __call__(self, model: AbstractDirected, batch: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Metrics]:
         keys = jr.split(key, len(batch.x))
         bound, label = jax.vmap(lambda row, k: self.terms(model, row, key=k))(batch, keys)
         known = _known(batch) * (weights(batch) > 0)
@@ -44,33 +42,31 @@ class SemiSupervised(eqx.Module):
         value, told = share @ bound, jnp.sum(known * label) / jnp.maximum(jnp.sum(known), 1)
         return -value - self.alpha * told, {"elbo": value, "log_label": told}
 
-    def terms(self, model: Helmholtz, row: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Scalar]:
+    def terms(self, model: AbstractDirected, row: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Scalar]:
         """The bound of one row, and log q(y | x) of its class; 0 where that is not known."""
-        p, q = _halves(model)
-        seen, (here, there) = q.read(row), jr.split(key)
-        guess = q.label(seen)
-        check(self.gradient, OneNode(guess))
+        posterior, prior = model.posterior(row), model.prior(row.context)  # pyright: ignore[reportAttributeAccessIssue]
+        if not (isinstance(posterior, Chain) and isinstance(prior, Ancestral) and len(posterior.steps) == 1):
+            raise TypeError("SemiSupervised needs a model of a class and then a style, such as `Labelled`.")
+        guess, shares, (style,), (before,) = posterior.first, prior.first, posterior.steps, prior.conditionals
+        gradient, (here, there) = _estimator(self.gradient, model, row), jr.split(key)
 
         def fit(y: Array) -> Scalar:
-            style = q.style(y, seen)
-            told = model.log_likelihood((y, style.sample(key=there)), row)
-            return told - kl(style, unfix(p.style))
+            q = style(y)
+            return model.log_likelihood((y, q.sample(key=there)), row) - kl(q, before(y))
 
-        y = one_hot(row, guess.logits.shape[-1])
-        unknown = -self.gradient(lambda y: -fit(y), guess, key=here) - kl(guess, p.shares)
+        y = one_hot(row, guess.mean().shape[-1])
+        unknown = _raised(lambda y, log_q: fit(y), OneNode(guess), gradient, here) - kl(guess, shares)
         known = _known(row)
         label = jnp.where(known, guess.log_prob(y), 0)
-        return jnp.where(known, fit(y) + p.shares.log_prob(y), unknown), label
+        return jnp.where(known, fit(y) + shares.log_prob(y), unknown), label
+
+
+def one_hot(row: Row, classes: int) -> Float[Array, " classes"]:
+    """The class of a row, whose ``y`` is its number; nothing but zeros where it has none."""
+    return jnp.asarray(jnp.arange(classes) == (-1 if row.y is None else row.y), row.x.dtype)
 
 
 def _known(row: Row) -> Array:
     if row.y is None:
         return jnp.zeros(row.x.shape[:-1], bool)
     return jnp.ones(row.y.shape, bool) if row.y_mask is None else row.y_mask
-
-
-def _halves(model: Helmholtz | Learned) -> tuple[Labelled, ClassThenStyle]:
-    model = model.model if isinstance(model, Learned) else model
-    if not (isinstance(model.p, Labelled) and isinstance(model.q, ClassThenStyle)):
-        raise TypeError("SemiSupervised needs a generator of a class and a style, and a recogniser of both.")
-    return model.p, model.q

@@ -22,10 +22,10 @@ from ravine.evidence import ImportanceWeighted
 from ravine.gradients import GumbelSoftmax
 from ravine.labelled import LabelledModel
 from ravine.models.directed import Helmholtz, with_learned
-from ravine.models.labelled import ClassThenStyle, Labelled
+from ravine.models.labelled import Labelled
 from ravine.nets import MLP, relu
 from ravine.objectives import SemiSupervised
-from ravine.recognisers import Filled
+from ravine.recognisers import ClassThenStyle, Filled
 from ravine.rules import Descend, Optimiser
 from ravine.train import Stage
 
