@@ -30,7 +30,7 @@ class LabelledModel(LatentVariableModel):
     """A recipe that learns from rows of which some are labelled. It is a model of rows, and predicts their labels.
 
     `score_samples` is log p(x), the label summed over; `predict` and `predict_proba` are q(y | x). In each batch about
-    half of the rows are labelled ones, which weigh less in the bound for it.
+    half of the rows are labelled ones, which weigh less in the bound for it. Only rows without a label are held out.
 
     Parameters
     ----------
@@ -114,15 +114,16 @@ class LabelledModel(LatentVariableModel):
     def _plan(self, values: np.ndarray, weight: np.ndarray | None, held_out: Any = None) -> Plan:
         key, codes = jr.key(self.seed_), self._codes
         places, held = split(len(values), 0.0 if held_out is not None else self.validation, key_words(key))
-        places, weight = evened(places, codes, weight)
-        row = self._told(self._row(np.asarray(values), weight), codes)
+        if (codes[held] < 0).any():  # labels are too few to be held out
+            places, held = np.union1d(places, held[codes[held] >= 0]), held[codes[held] < 0]
         kept = None
         if held_out is not None:
             fresh = self._row(self._checked(held_out))
             kept = self._told(fresh, np.full(len(fresh.x), -1))
         elif len(held):
-            kept = jax.tree.map(lambda leaf: leaf[held], row)
-            kept = dataclasses.replace(kept, weight=None)
+            kept = self._told(self._row(values[held], None if weight is None else weight[held]), codes[held])
+        places, weight = evened(places, codes, weight)
+        row = self._told(self._row(np.asarray(values), weight), codes)
         return plan(self, self.schema_, Subset(ArraySource(row), places), kept, key=key)
 
     def _told(self, row: Row, codes: np.ndarray) -> Row:
