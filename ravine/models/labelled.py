@@ -38,6 +38,7 @@ class Labelled(AbstractDirected):
 
     Examples
     --------
+    >>> import jax.numpy as jnp
     >>> import jax.random as jr
     >>> from ravine.dist import Bits, Conditional, Gaussian
     >>> from ravine.nets import MLP
