@@ -44,11 +44,11 @@ MAPS = 10_000  # of memory; a process has 65,530 on common systems, and every co
 
 
 @pytest.fixture(scope="module", autouse=True)
-def forget():
-    """Drop the compiled programs after a file when they have become many."""
+def forget(request):
+    """Drop the compiled programs after a file when they have become many; always where slow tests run too."""
     yield
-    maps = Path("/proc/self/maps")
-    if not maps.exists() or maps.read_bytes().count(b"\n") > MAPS:
+    maps, brief = Path("/proc/self/maps"), request.config.option.markexpr == "not slow"
+    if not brief or not maps.exists() or maps.read_bytes().count(b"\n") > MAPS:
         jax.clear_caches()
 
 
