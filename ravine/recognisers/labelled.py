@@ -9,7 +9,6 @@ import equinox as eqx
 
 from ravine.core import AbstractDistribution, AbstractGenerator, AbstractPosterior, AbstractRecogniser, Row
 from ravine.posteriors import Chain
-from ravine.recognisers.amortised import Filled
 
 
 class ClassThenStyle(AbstractRecogniser):
@@ -22,7 +21,7 @@ class ClassThenStyle(AbstractRecogniser):
     style : from a class and a row to the law of its style.
     """
 
-    read: Filled
+    read: Callable[[Row], Any]
     label: Callable[..., Any]
     style: Callable[..., AbstractDistribution]
 
