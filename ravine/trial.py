@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -23,3 +23,35 @@ class Trial:
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     reported: float | None = None
     source: str = ""
+
+
+NETS = {
+    "": ("200H~784V", {"layers": (200,), "links": "~", "rate": 1e-4}),
+    "-linear": ("200H-784V", {"layers": (200,), "links": "-"}),
+    "-2": ("200H~200H~784V", {"layers": (200, 200), "links": "~", "rate": 1e-4}),
+    "-linear-2": ("200H-200H-784V", {"layers": (200, 200), "links": "-"}),
+}
+SETS = {"": "mnist", "-omniglot": "omniglot-bits"}
+
+
+def belief_nets(
+    nats: Mapping[tuple[str, str], tuple[float, float, float]], fields: Mapping[str, Any], trained: Callable[[int], Any]
+) -> dict[str, Trial]:
+    """Belief nets of table 1 of Maddison, Mnih & Teh 2017, arXiv:1611.00712, as one of its two methods trains them.
+
+    Parameters
+    ----------
+    nats : suffix of the net and of the data set to what is reported after training with 1, 5 and 50 draws.
+    fields : fields that all of them share.
+    trained : number of draws to the objective.
+    """
+    return {
+        f"paper{net}{suffix}{of}": Trial(
+            SETS[of],
+            {**fields, **NETS[net][1], "objective": trained(draws)},
+            -value,
+            f"Maddison et al. 2017, table 1, {NETS[net][0]}, m = {draws}",
+        )
+        for (net, of), values in nats.items()
+        for (draws, suffix), value in zip({1: "", 5: "-5", 50: "-50"}.items(), values, strict=True)
+    }

@@ -38,6 +38,7 @@ KEPT_ELSEWHERE = {
     "mnist": (50_000, 784, 10_000, "784 binary cells (static binarisation)"),
     "mnist-grey": (60_000, 784, 10_000, "784 binary cells (dynamic binarisation of 256 levels)"),
     "omniglot": (24_345, 784, 8_070, "784 binary cells (dynamic binarisation of 256 levels)"),
+    "omniglot-bits": (24_345, 784, 8_070, "784 binary cells (static binarisation)"),
     "accidents": (12_758, 111, 2_551, "111 binary cells"),
     "nltcs": (16_181, 16, 3_236, "16 binary cells"),
     "yacht": (277, 6, 31, "6 real cells"),

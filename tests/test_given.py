@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import LIMIT
-from scipy.special import expit, logsumexp
+from scipy.special import expit, log_softmax, logsumexp
 
 import ravine as rv
 from ravine._check import Complaint
@@ -38,49 +38,63 @@ def recipe(**fields: Any) -> rv.StructuredPrediction:
     return rv.StructuredPrediction(**{"layers": (4,), "steps": 30, "random_state": 0, "progress": False} | fields)
 
 
-@pytest.fixture(scope="module")
-def fitted() -> rv.StructuredPrediction:
+def trained(layers: tuple[Any, ...]) -> rv.StructuredPrediction:
     """Two small layers after a little training, so that no parameter is where it began."""
     rows = np.random.default_rng(1).integers(0, 2, size=(50, 5)).astype(float)
-    return recipe(given=GIVEN, layers=(2, 3), links="~", rate=0.05, evidence=ImportanceWeighted(4000)).fit(rows)
+    return recipe(given=GIVEN, layers=layers, links="~", rate=0.05, evidence=ImportanceWeighted(4000)).fit(rows)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> rv.StructuredPrediction:
+    return trained((2, 3))
 
 
 # --- against enumeration, in numpy
 
 
 def straight(link: Any, x: np.ndarray) -> np.ndarray:
-    """The probabilities that a net of signs gives."""
-    h = 2 * x - 1 - np.asarray(link.centre.value)
+    """What a net of signs gives."""
+    h = 2 * x.ravel() - 1 - np.asarray(link.centre.value)
     for i, layer in enumerate(link.net.layers):
         h = np.asarray(layer.weight) @ (np.tanh(h) if i else h) + np.asarray(layer.bias)
-    return expit(h)
+    return h
 
 
-def log_bits(p: np.ndarray, x: np.ndarray) -> float:
+def log_bits(raw: np.ndarray, x: np.ndarray) -> float:
+    p = expit(raw)
     return float(np.sum(np.where(np.asarray(x) > 0.5, np.log(p), np.log1p(-p))))
 
 
-def every(size: int) -> list[np.ndarray]:
-    return [np.array(bits, float) for bits in itertools.product((0, 1), repeat=size)]
+def log_layer(raw: np.ndarray, z: np.ndarray) -> float:
+    """Of bits, or of one-hot vectors in rows."""
+    return log_bits(raw, z) if z.ndim == 1 else float(np.sum(z * log_softmax(raw.reshape(z.shape), axis=1)))
 
 
-def log_p(net: Any, row: np.ndarray) -> float:
-    """log p(the free cells of a row that are not NaN | the given cells), summed over both layers of bits."""
+def every(layer: int | tuple[int, int]) -> list[np.ndarray]:
+    if isinstance(layer, int):
+        return [np.array(bits, float) for bits in itertools.product((0, 1), repeat=layer)]
+    return [np.eye(layer[1])[list(classes)] for classes in itertools.product(range(layer[1]), repeat=layer[0])]
+
+
+def log_p(net: Any, row: np.ndarray, layers: tuple[Any, Any] = (2, 3)) -> float:
+    """log p(the free cells of a row that are not NaN | the given cells), summed over both layers of latents."""
     first, seen = straight(net.first.net, row[list(GIVEN)]), [j for j in FREE if not np.isnan(row[j])]
     terms = []
-    for a in every(2):
+    for a in every(layers[0]):
         second = straight(net.steps[0].net, a)
-        for b in every(3):
+        for b in every(layers[1]):
             x = straight(net.conditional.net, b)
-            terms.append(log_bits(first, a) + log_bits(second, b) + log_bits(x[seen], row[seen]))
+            terms.append(log_layer(first, a) + log_layer(second, b) + log_bits(x[seen], row[seen]))
     return float(logsumexp(terms))
 
 
-def test_the_likelihood_is_that_of_the_free_cells_given_the_others(fitted):
+@pytest.mark.parametrize("layers", [(2, 3), pytest.param(((2, 3), (1, 4)), marks=pytest.mark.slow), (2, (2, 3))])
+def test_the_likelihood_is_that_of_the_free_cells_given_the_others(layers):
     rows = np.array(
         [[1, 0, 1, 0, 0], [0, 1, 1, 1, 1], [1, np.nan, 0, 1, np.nan], [0, np.nan, np.nan, 1, np.nan]], float
     )
-    got, exact = fitted.log_likelihood(rows), [log_p(fitted.model_.p, row) for row in rows]
+    fitted = trained(layers)
+    got, exact = fitted.log_likelihood(rows), [log_p(fitted.model_.p, row, layers) for row in rows]
     assert got.direction == "lower" and got.value[3] == exact[3] == 0 or abs(exact[3]) < 1e-12
     # the log of a mean lies below by half its variance: 4000 draws leave far less than a standard error
     assert np.all(np.abs(got.value - exact) <= LIMIT * got.standard_error + 1e-5), (got.value, exact)
@@ -128,9 +142,10 @@ LEARNERS = {
 }
 
 
+@pytest.mark.parametrize("layers", [(8,), pytest.param(((8, 3),), marks=pytest.mark.slow)], ids=["bits", "classes"])
 @pytest.mark.parametrize("name", [n if n == "relaxed" else pytest.param(n, marks=pytest.mark.slow) for n in LEARNERS])
-def test_every_estimator_learns_what_follows_from_what_is_given(name):
-    model = recipe(given=3, layers=(8,), steps=600, rate=1e-2, objective=LEARNERS[name]).fit(drawn_rows(400))
+def test_every_estimator_learns_what_follows_from_what_is_given(name, layers):
+    model = recipe(given=3, layers=layers, steps=600, rate=1e-2, objective=LEARNERS[name]).fit(drawn_rows(400))
     fresh = drawn_rows(100, seed=1)
     assert model.score(fresh) > BASE / 4
     asked = np.concatenate([fresh[:, :3], 1 - fresh[:, 3:]], axis=1)  # what is not given must not be looked at

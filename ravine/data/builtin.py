@@ -56,6 +56,7 @@ def _entries() -> dict[str, Entry]:
     entries["mnist"] = Entry(f"50000 + 10000 + 10000 binary digits, 28 x 28, Larochelle{web}", collection.mnist)
     entries["mnist-grey"] = Entry(f"60000 + 10000 digits, 28 x 28, 256 grey levels{web}", collection.mnist_grey)
     entries["omniglot"] = Entry(f"24345 + 8070 characters, 28 x 28, grey levels{local}", collection.omniglot)
+    entries["omniglot-bits"] = Entry(f"the same characters, drawn once as bits{local}", collection.omniglot_bits)
     entries["frey"] = Entry(f"1965 faces, 28 x 20, 256 grey levels{local}", collection.frey)
     families = (
         (DEBD, "binary columns", collection.debd),

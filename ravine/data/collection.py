@@ -70,6 +70,14 @@ def omniglot() -> Dataset:
     return Dataset("omniglot", train, None, test, labels, hints, "Lake, Salakhutdinov & Tenenbaum 2015, resampled")
 
 
+def omniglot_bits() -> Dataset:
+    """Omniglot as bits, drawn once from the grey levels: one fixed binarisation."""
+    grey, stream = omniglot(), np.random.default_rng(0)
+    train, test = ((stream.uniform(size=x.shape) < x / 255).astype(np.uint8) for x in (grey.train, grey.test))
+    hints = {"binarise": "static", "image_shape": IMAGE}
+    return Dataset("omniglot-bits", train, None, test, grey.labels, hints, f"{grey.source}, drawn once as bits")
+
+
 def frey() -> Dataset:
     """Frey faces, 28 x 20, 256 grey levels."""
     table = read_table(_local("frey.npz", "frey"))

@@ -11,9 +11,11 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from ravine._tree import Fixed
 from ravine.core import AbstractDirected, AbstractDistribution, Latent
-from ravine.dist import AbstractLink, Ancestral, Bits, Conditional
+from ravine.dist import AbstractLink, Ancestral, Bits, Classes, Conditional
 from ravine.models.laws import Held
 from ravine.nets import Links, Signed, centred, linked
+
+Layer = int | tuple[int, int]
 
 
 class Conditioned(AbstractDirected):
@@ -66,8 +68,19 @@ class Conditioned(AbstractDirected):
         return jnp.where(there, context[place], 0)
 
 
+def units(layer: Layer) -> tuple[AbstractLink, tuple[int, ...]]:
+    """How numbers become the law of a layer, and the shape of its draws.
+
+    Examples
+    --------
+    >>> units(3), units((20, 10))
+    ((Bits(), (3,)), (Classes(), (20, 10)))
+    """
+    return (Bits(), (layer,)) if isinstance(layer, int) else (Classes(), layer)
+
+
 def conditioned_net(
-    layers: tuple[int, ...],
+    layers: tuple[Layer, ...],
     links: Links,
     link: AbstractLink,
     base: Float[Array, "..."],
@@ -75,13 +88,14 @@ def conditioned_net(
     *,
     key: PRNGKeyArray,
 ) -> Conditioned:
-    """Layers of bits between the given cells and the others; nets read signs around their running mean.
+    """Layers of bits or classes between the given cells and the others; nets read signs around their running mean.
 
     Maddison, Mnih and Teh 2017, arXiv:1611.00712, section 5.3 and appendix.
 
     Parameters
     ----------
-    layers : number of bits of each layer, that nearest to the given cells first.
+    layers : number of bits of each layer, or the number of one-hot latents and of classes of each; that nearest to
+        the given cells first.
     links : ``"-"`` for affine maps between layers, ``"~"`` for two hidden layers of tanh units.
     link : how the last net's outputs become the law of a row.
     base : means of the cells, of the shape of a row.
@@ -93,14 +107,14 @@ def conditioned_net(
     >>> [z.shape for z in net.prior(jnp.ones(2)).mean()]
     [(3,), (2,)]
     """
-    keys, known = jr.split(key, len(layers) + 1), base[given]
-    first = Signed(linked(known.size, layers[0], layers[0], links, key=keys[0]), Fixed(2 * known - 1))
-    sizes = (*layers, link.size(base.shape))
+    keys, known, laws = jr.split(key, len(layers) + 1), base[given], [units(layer) for layer in layers]
+    sizes = (*(law.size(shape) for law, shape in laws), link.size(base.shape))
+    first = Signed(linked(known.size, sizes[0], sizes[0], links, key=keys[0]), Fixed(2 * known - 1))
 
     def below(i: int, bias: Array | None = None) -> Signed:
         net = linked(sizes[i], sizes[i + 1], sizes[i], links, key=keys[i + 1], bias=bias)
         return Signed(net, centred(sizes[i]), i)
 
-    steps = tuple(Conditional(below(i), Bits(), (layers[i + 1],)) for i in range(len(layers) - 1))
+    steps = tuple(Conditional(below(i), *laws[i + 1]) for i in range(len(layers) - 1))
     shown = Conditional(below(len(layers) - 1, link.start(base)), link, base.shape)
-    return Conditioned(Conditional(first, Bits(), (layers[0],)), steps, shown, Fixed(jnp.asarray(given)))
+    return Conditioned(Conditional(first, *laws[0]), steps, shown, Fixed(jnp.asarray(given)))
