@@ -133,11 +133,11 @@ def page(recipe: Recipe, measured: list[dict[str, Any]]) -> str:
 
 
 def index(found: list[Recipe], measured: list[dict[str, Any]]) -> str:
-    """The first page of the gallery: every recipe with its number, at the paper's scale where that was measured."""
+    """The first page of the gallery: every recipe with its number, at the largest scale measured."""
     rows = []
     for recipe in found:
         mine = {result["scale"]: result for result in of(recipe, measured)}
-        chosen = mine.get("paper", mine.get("small"))
+        chosen = mine.get("paper", mine.get("long", mine.get("small")))
         number = nats(chosen["measured"]) if chosen else "not recorded yet"
         rows.append([f"[{recipe.class_name}](gallery/{recipe.path.stem}.md)", recipe.title, number])
     entries = "\n".join(f"gallery/{r.path.stem}" for r in found)

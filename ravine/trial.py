@@ -44,6 +44,11 @@ def belief_nets(
     nats : suffix of the net and of the data set to what is reported after training with 1, 5 and 50 draws.
     fields : fields that all of them share.
     trained : number of draws to the objective.
+
+    Examples
+    --------
+    >>> belief_nets({("-2", ""): (87.9, 86.3, 85.7)}, {}, str)["paper-2-50"].reported
+    -85.7
     """
     return {
         f"paper{net}{suffix}{of}": Trial(

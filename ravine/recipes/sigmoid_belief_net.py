@@ -1,7 +1,7 @@
 """Sigmoid belief net by VIMCO, or NVIL, RLOO, DisARM, ... Mnih & Rezende 2016, arXiv:1602.06725.
 
 Paper: 91.4 nats (NLL, static MNIST, one layer of 200 bits and two of tanh units, VIMCO with 5 draws), as reported by
-Maddison, Mnih & Teh 2017, arXiv:1611.00712, table 1; see `ravine reproduce sigmoid-belief-net --scale paper-5`.
+Maddison, Mnih & Teh 2017, arXiv:1611.00712, table 1; see `ravine reproduce sigmoid-belief-net`.
 """
 
 from __future__ import annotations
