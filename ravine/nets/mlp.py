@@ -61,8 +61,13 @@ class MLP(eqx.Module):
         """The outputs for one input of any shape, raveled first."""
         h = vector(x, self.layers[0].weight.shape[1])
         for layer in self.layers[:-1]:
-            h = self.activation(layer(h))
-        return self.layers[-1](h)
+            h = self.activation(affine(layer, h))
+        return affine(self.layers[-1], h)
+
+
+def affine(layer: eqx.nn.Linear, h: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
+    """``W h + b``, with h on the left: rows and draws that are mapped over become rows of one product as they lie."""
+    return h @ layer.weight.T + layer.bias
 
 
 class ResBlock(eqx.Module):
