@@ -50,7 +50,7 @@ def recipes(folder: Path = RECIPES) -> list[Recipe]:
 
 def results(folder: Path = RESULTS) -> list[dict[str, Any]]:
     """Every measured result, in the order of file names."""
-    return [json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*.json"))]
+    return [json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*.json"), key=lambda p: p.stem)]
 
 
 def same_name(a: str, b: str) -> bool:
@@ -120,9 +120,22 @@ def measurement(result: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def overview(found: list[dict[str, Any]]) -> list[str]:
+    """All results of a recipe in one table, where there are several."""
+    cells = []
+    for result in found:
+        value, seeds = result["reported"]["log_likelihood"], len(result["measured"]["seeds"])
+        theirs = "" if value is None else f"{value:.2f}"
+        cells.append([f"`{result['scale']}`", result["data"], theirs, nats(result["measured"]), str(seeds)])
+    return [table(cells, ["scale", "data", "reported", "measured", "seeds"])] if len(found) > 1 else []
+
+
 def page(recipe: Recipe, measured: list[dict[str, Any]]) -> str:
     """The page of one recipe: header, measured numbers, parameters, the whole file."""
-    mine = "\n".join(map(measurement, of(recipe, measured))) or "No result of this recipe has been recorded yet.\n"
+    found = of(recipe, measured)
+    mine = (
+        "\n".join([*overview(found), *map(measurement, found)]) or "No result of this recipe has been recorded yet.\n"
+    )
     module = f"ravine.recipes.{recipe.path.stem}"
     source = f"../../../ravine/recipes/{recipe.path.name}"
     return (
