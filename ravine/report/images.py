@@ -100,25 +100,27 @@ def _classes(seen: Looked, how: Tone) -> Html:
 
 
 def _inpainting(seen: Looked, how: Tone) -> Html:
-    rows = _first(seen)
-    holed = seen.images(rows).copy()
-    holed[:, holed.shape[1] // 2 :] = np.nan
-    flat = holed.reshape(len(rows), -1)
-    flat[:, list(seen.held)] = rows[:, list(seen.held)]
+    """The lower half is hidden, or where the model is given some pixels, all the others."""
+    rows, held = _first(seen), list(seen.held)
+    part = "all but the given pixels" if held else "the lower half"
+    truth = seen.images(rows)
+    upper = np.arange(truth[0].size) < truth[0, : truth.shape[1] // 2].size
+    shows = np.isin(np.arange(truth[0].size), held) if held else upper
+    flat = np.where(shows, rows, np.nan)
+    holed = seen.images(flat)
     draws = [seen.images(one) for one in seen.model.impute(flat, draws=3)]
     made = seen.images(seen.model.impute(flat))
-    truth = seen.images(rows)
     hidden = np.isnan(holed) & ~np.isnan(truth)
-    error = float(np.sqrt(np.mean((made - truth)[hidden] ** 2))) if hidden.any() else float("nan")
+    error = float(np.sqrt(np.mean((made - truth)[hidden] ** 2)))
     strips = [
-        ("Hidden half", holed, "Images whose lower half is hidden."),
-        ("Filled in", made, "The images with the most plausible lower half."),
-        *((f"Draw {i + 1}", one, f"Conditional draw {i + 1} of the lower half.") for i, one in enumerate(draws)),
+        ("Hidden", holed, f"Images of which {part} is hidden."),
+        ("Filled in", made, "The most plausible whole images."),
+        *((f"Draw {i + 1}", one, f"Conditional draw {i + 1} of what is hidden.") for i, one in enumerate(draws)),
         ("Truth", truth, "The images as they were."),
     ]
-    said = "The lower half of each image is hidden; the model fills it in."
+    said = f"Of each image {part} is hidden; the model fills it in."
     size = f"The typical error of a hidden pixel is {number(error, 3)} (root mean square)."
     made_strips = [_strip(label, images, alt, how) for label, images, alt in strips]
     return section(
-        "inpainting", "Filling in the hidden half", words(said, size), tag("div", made_strips, class_="strips")
+        "inpainting", "Filling in what is hidden", words(said, size), tag("div", made_strips, class_="strips")
     )
