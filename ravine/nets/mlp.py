@@ -67,7 +67,8 @@ class MLP(eqx.Module):
 
 def affine(layer: eqx.nn.Linear, h: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
     """``W h + b``, with h on the left: rows and draws that are mapped over become rows of one product as they lie."""
-    return h @ layer.weight.T + layer.bias
+    product = h @ layer.weight.T
+    return product if layer.bias is None else product + layer.bias
 
 
 class ResBlock(eqx.Module):
