@@ -184,9 +184,9 @@ def test_pixels_that_are_given_are_not_hidden(tmp_path):
     model = rv.StructuredPrediction(given=tuple(range(8, 16)), layers=(2,), kind="binary", steps=5, random_state=0)
     page = Page(rv.report(model.fit(pictures), pictures, tmp_path / "page.html").read_text(encoding="utf-8"))
     prose = page.prose()
-    assert "all but the given pixels is hidden" in prose and "nan" not in prose.split()
+    assert "Everything but the given pixels of each image is hidden" in prose and "nan" not in prose.split()
     assert {attributes["aria-labelledby"] for attributes in page.named("section")} >= {"samples", "inpainting"}
-    hidden = next(attributes for attributes in page.named("img") if "all but the given" in attributes["alt"])
+    hidden = next(attributes for attributes in page.named("img") if "everything but the given" in attributes["alt"])
     assert hidden["src"].startswith("data:")
 
 

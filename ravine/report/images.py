@@ -102,7 +102,9 @@ def _classes(seen: Looked, how: Tone) -> Html:
 def _inpainting(seen: Looked, how: Tone) -> Html:
     """The lower half is hidden, or where the model is given some pixels, all the others."""
     rows, held = _first(seen), list(seen.held)
-    part = "all but the given pixels" if held else "the lower half"
+    part, half = (
+        ("everything but the given pixels", "what is hidden") if held else ("the lower half", "the hidden half")
+    )
     truth = seen.images(rows)
     upper = np.arange(truth[0].size) < truth[0, : truth.shape[1] // 2].size
     shows = np.isin(np.arange(truth[0].size), held) if held else upper
@@ -113,14 +115,12 @@ def _inpainting(seen: Looked, how: Tone) -> Html:
     hidden = np.isnan(holed) & ~np.isnan(truth)
     error = float(np.sqrt(np.mean((made - truth)[hidden] ** 2)))
     strips = [
-        ("Hidden", holed, f"Images of which {part} is hidden."),
+        ("Hidden" if held else "Hidden half", holed, f"Images with {part} hidden."),
         ("Filled in", made, "The most plausible whole images."),
         *((f"Draw {i + 1}", one, f"Conditional draw {i + 1} of what is hidden.") for i, one in enumerate(draws)),
         ("Truth", truth, "The images as they were."),
     ]
-    said = f"Of each image {part} is hidden; the model fills it in."
+    said = f"{part.capitalize()} of each image is hidden; the model fills it in."
     size = f"The typical error of a hidden pixel is {number(error, 3)} (root mean square)."
     made_strips = [_strip(label, images, alt, how) for label, images, alt in strips]
-    return section(
-        "inpainting", "Filling in what is hidden", words(said, size), tag("div", made_strips, class_="strips")
-    )
+    return section("inpainting", f"Filling in {half}", words(said, size), tag("div", made_strips, class_="strips"))
