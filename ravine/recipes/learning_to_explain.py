@@ -18,7 +18,7 @@ from ravine.core import AbstractGradient, Objective
 from ravine.data import Schema
 from ravine.dist import Conditional, KHot
 from ravine.explainer import Explainer
-from ravine.gradients import SIMPLE
+from ravine.gradients import RLOO
 from ravine.models.selection import Selective, learning
 from ravine.nets import MLP, relu
 from ravine.objectives import InformationBound
@@ -39,8 +39,8 @@ class LearningToExplain(Explainer):
     hidden : widths of the hidden layers of the selector.
     predictor : widths of the hidden layers of the classifier.
     activation : nonlinearity between layers.
-    gradient : of the expectation over subsets, such as ``AIMLE(rate=1e-3)``, ``IMLE(10.0)``, ``RLOO(4)``, or the
-        paper's ``ConcreteSubset(0.1)``.
+    gradient : of the expectation over subsets, such as ``RLOO(4)``, ``SIMPLE()``, ``AIMLE(rate=1e-3)``, or the paper's
+        ``ConcreteSubset(0.1)``.
     rate : step size of Adam, a number or a schedule.
     batch_size, steps : rows per step, and the number of steps at most.
 
@@ -57,7 +57,7 @@ class LearningToExplain(Explainer):
     hidden: tuple[int, ...] = (100, 100)
     predictor: tuple[int, ...] = (200, 200)
     activation: Callable = relu
-    gradient: AbstractGradient = SIMPLE()
+    gradient: AbstractGradient = RLOO(4)
     rate: float | AbstractSchedule = 1e-3
     batch_size: int = 100
     steps: int = 10_000
