@@ -31,7 +31,7 @@ NETS = {
     "-2": ("200H~200H~784V", {"layers": (200, 200), "links": "~", "rate": 1e-4}),
     "-linear-2": ("200H-200H-784V", {"layers": (200, 200), "links": "-"}),
 }
-SETS = {"": "mnist", "-omniglot": "omniglot-bits"}
+SETS = {"": ("mnist", ""), "-omniglot": ("omniglot-bits", "; there the drawings are split and resampled otherwise")}
 
 
 def belief_nets(
@@ -52,10 +52,10 @@ def belief_nets(
     """
     return {
         f"paper{net}{suffix}{of}": Trial(
-            SETS[of],
+            SETS[of][0],
             {**fields, **NETS[net][1], "objective": trained(draws)},
             -value,
-            f"Maddison et al. 2017, table 1, {NETS[net][0]}, m = {draws}",
+            f"Maddison et al. 2017, table 1, {NETS[net][0]}, m = {draws}{SETS[of][1]}",
         )
         for (net, of), values in nats.items()
         for (draws, suffix), value in zip({1: "", 5: "-5", 50: "-50"}.items(), values, strict=True)
