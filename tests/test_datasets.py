@@ -14,6 +14,7 @@ import time
 
 import numpy as np
 import pytest
+from helpers import LIMIT
 from scipy import stats
 
 from ravine.data import Schema, dataset_names, download, generated, load_dataset
@@ -266,6 +267,19 @@ def small_homes(web, tmp_path, monkeypatch):
         return bits, grey
 
     return serve
+
+
+@with_data
+def test_bits_of_omniglot_are_drawn_once_from_its_grey_levels():
+    grey, bits = load_dataset("omniglot"), load_dataset("omniglot-bits")
+    assert (bits.train == load_dataset("omniglot-bits").train).all()
+    for levels, drawn in ((grey.train, bits.train), (grey.test, bits.test)):
+        p = levels / 255
+        assert (drawn[p == 0] == 0).all() and (drawn[p == 1] == 1).all() and set(np.unique(drawn)) == {0, 1}
+        lighter = p < 0.5  # the total alone would not tell a draw from its mirror image
+        for some in (lighter, ~lighter):
+            off = (drawn[some] - p[some]).sum() / np.sqrt((p * (1 - p))[some].sum())
+            assert abs(off) < LIMIT
 
 
 def test_mnist_from_its_homes(small_homes):
