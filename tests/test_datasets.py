@@ -37,6 +37,7 @@ CARRIED = {
 }
 KEPT_ELSEWHERE = {
     "mnist": (50_000, 784, 10_000, "784 binary cells (static binarisation)"),
+    "mnist-60k": (60_000, 784, 10_000, "784 binary cells (static binarisation)"),
     "mnist-grey": (60_000, 784, 10_000, "784 binary cells (dynamic binarisation of 256 levels)"),
     "omniglot": (24_345, 784, 8_070, "784 binary cells (dynamic binarisation of 256 levels)"),
     "omniglot-bits": (24_345, 784, 8_070, "784 binary cells (static binarisation)"),

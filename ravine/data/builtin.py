@@ -54,6 +54,7 @@ def _entries() -> dict[str, Entry]:
     entries["pinwheel"] = Entry("1000 + 1000 points on five curved arms", generated.pinwheel)
     web, local = " (downloaded, or from RAVINE_DATA)", " (from RAVINE_DATA)"
     entries["mnist"] = Entry(f"50000 + 10000 + 10000 binary digits, 28 x 28, Larochelle{web}", collection.mnist)
+    entries["mnist-60k"] = Entry(f"the same, training and validation rows together{web}", collection.mnist_60k)
     entries["mnist-grey"] = Entry(f"60000 + 10000 digits, 28 x 28, 256 grey levels{web}", collection.mnist_grey)
     entries["omniglot"] = Entry(f"24345 + 8070 characters, 28 x 28, grey levels{local}", collection.omniglot)
     entries["omniglot-bits"] = Entry(f"the same characters, drawn once as bits{local}", collection.omniglot_bits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import gzip
 import io
 import os
@@ -45,6 +46,12 @@ def mnist() -> Dataset:
         parts = {part: download.read_amat(download.fetch(at)) for part, at in download.BINARISED_MNIST.items()}
         table = Table(parts["x_train"], parts["x_valid"], parts["x_test"], image_shape=IMAGE)
     return from_table("mnist", table, LAROCHELLE, binarise="static")
+
+
+def mnist_60k() -> Dataset:
+    """The training and validation rows of `mnist` together."""
+    parts = mnist()
+    return dataclasses.replace(parts, name="mnist-60k", train=np.concatenate([parts.train, parts.valid]), valid=None)
 
 
 def mnist_grey() -> Dataset:
