@@ -13,6 +13,7 @@ from ravine.nets.linear import LinearPredictor as LinearPredictor
 from ravine.nets.mlp import MLP as MLP
 from ravine.nets.mlp import ResBlock as ResBlock
 from ravine.nets.mlp import ResMLP as ResMLP
+from ravine.nets.mlp import mirrored as mirrored
 from ravine.nets.signed import Links as Links
 from ravine.nets.signed import Signed as Signed
 from ravine.nets.signed import centred as centred

@@ -71,6 +71,17 @@ def affine(layer: eqx.nn.Linear, h: Float[Array, " inputs"]) -> Float[Array, " o
     return product if layer.bias is None else product + layer.bias
 
 
+def mirrored(hidden: tuple[int, ...], instead: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """Widths of the hidden layers of the net on the other side: the same in reverse, or others where they are given.
+
+    Examples
+    --------
+    >>> mirrored((512, 256)), mirrored((512, 256), ())
+    ((256, 512), ())
+    """
+    return hidden[::-1] if instead is None else instead
+
+
 class ResBlock(eqx.Module):
     r"""One residual step, :math:`h + W_2 f(W_1 \mathrm{norm}(h))`.
 

@@ -29,7 +29,7 @@ from ravine.gradients import (
     StraightThroughGumbel,
 )
 from ravine.models.directed import Directed, Helmholtz, with_learned
-from ravine.nets import MLP, relu
+from ravine.nets import MLP, mirrored, relu
 from ravine.objectives import AnalyticELBO
 from ravine.recognisers import Amortised, Filled
 from ravine.rules import Descend, Optimiser
@@ -137,7 +137,7 @@ class GumbelVAE(LatentVariableModel):
         link, shape, z, code = schema.link(self.likelihood), schema.shape, (self.latents, self.classes), Classes()
         base = jnp.asarray(schema.base).reshape(shape)
         read = Filled(Fixed(base), tells=schema.holes, counts=schema.counts)
-        widths = self.hidden[::-1] if self.generator is None else self.generator
+        widths = mirrored(self.hidden, self.generator)
         p_net = MLP(code.size(z), link.size(shape), widths, self.activation, bias=link.start(base), key=down)
         q_net = MLP(read.inputs(), code.size(z), self.hidden, self.activation, key=up)
         p = Directed(Fixed(OneHot(jnp.zeros(z))), Conditional(p_net, link, shape))
