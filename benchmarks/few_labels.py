@@ -24,19 +24,12 @@ from ravine._tree import Decay
 from ravine.data import load_dataset
 from ravine.gradients import RLOO, Enumerate, GumbelSoftmax, ReinMax, StraightThroughGumbel
 from ravine.recipes.semi_supervised_gumbel import SemiSupervisedGumbel
+from ravine.reproduce import labelled
 
 RESULTS = Path(__file__).parent / "results"
 ANNEALED = Decay(3e-5, floor=0.5)
 ESTIMATORS = (GumbelSoftmax(ANNEALED), StraightThroughGumbel(ANNEALED), ReinMax(1.3), RLOO(4), Enumerate())
 PUBLISHED = {spell(ESTIMATORS[0]): "92.4 %", spell(ESTIMATORS[1]): "93.6 %", spell(ESTIMATORS[4]): "92.6 %"}
-
-
-def labelled(y: np.ndarray, of_each: int, seed: int) -> np.ndarray:
-    """The labels of so many rows of each class, -1 elsewhere."""
-    stream, some = np.random.default_rng(seed), np.full(len(y), -1)
-    for c in np.unique(y):
-        some[stream.permutation(np.flatnonzero(y == c))[:of_each]] = c
-    return some
 
 
 def alone(X: np.ndarray, some: np.ndarray, fresh: np.ndarray, y: np.ndarray, seed: int) -> dict[str, float]:

@@ -105,10 +105,21 @@ def reported(found: dict[str, Any]) -> str:
     return found["source"] if value is None else f"{value:.2f} nats ({found['source']})"
 
 
+def accuracy(result: dict[str, Any]) -> list[list[str]]:
+    """The share of right classes, where the recipe learned from a few labels."""
+    found = result.get("accuracy")
+    if not found:
+        return []
+    theirs = f", reported {100 * found['reported']:.1f} %" if found["reported"] else ""
+    told = f"{found['labels of each class']} labels of each class"
+    return [["right classes", f"{100 * found['measured']:.1f} %{theirs} ({told})"]]
+
+
 def measurement(result: dict[str, Any]) -> str:
     """What one run measured, how long it took on what, and the command that repeats it."""
     rows = [
         ["reported", reported(result["reported"])],
+        *accuracy(result),
         ["data", f"{result['data']}: {result['treated']}"],
         ["measured", nats(result["measured"])],
         ["time", f"{duration(result['seconds'])} on {result['device']}"],

@@ -35,7 +35,7 @@ def reproduce(name: str, scale: str, out: Path | None, seed: int, seeds: int, re
             return 130
         runs.append((model, model.evaluate(dataset.test)))
         print(f"seed {s}: {runs[-1][1]} after {model.seconds_:.0f} s", flush=True)
-    result = _result(name, scale, trial, runs)
+    result = _result(name, scale, trial, runs) | _classes(trial, dataset, [model for model, _ in runs])
     print(_comparison(result))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -64,10 +64,41 @@ def _fitted(
     model = unfitted(name, trial, dataset.hints, seed)
     shape = dataset.hints.get("image_shape")
     train = dataset.train if shape is None else dataset.train.reshape(len(dataset.train), *shape)
-    model.fit(train, held_out=dataset.valid, folder=out, resume=resume)
+    told = () if trial.labels is None else (labelled(_labels(dataset)[0], trial.labels, seed),)
+    model.fit(train, *told, held_out=dataset.valid, folder=out, resume=resume)
     if out is not None:
         model.save(out)
     return model
+
+
+def labelled(labels: np.ndarray, of_each: int, seed: int) -> np.ndarray:
+    """The labels of so many rows of each class, -1 elsewhere.
+
+    Examples
+    --------
+    >>> some = labelled(np.array([0, 1, 1, 0, 1, 1]), 2, seed=0)
+    >>> [int((some == c).sum()) for c in (-1, 0, 1)]
+    [2, 2, 2]
+    """
+    stream, some = np.random.default_rng(seed), np.full(len(labels), -1)
+    for c in np.unique(labels):
+        some[stream.permutation(np.flatnonzero(labels == c))[:of_each]] = c
+    return some
+
+
+def _labels(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    if dataset.labels is None or dataset.labels[1] is None:
+        raise complaint(dataset.name, "labels of training and test rows", "none", "choose another set")
+    return dataset.labels[0], dataset.labels[1]
+
+
+def _classes(trial: Trial, dataset: Dataset, models: list[Any]) -> dict[str, Any]:
+    """What a trial with a few labels adds to the result."""
+    if trial.labels is None:
+        return {}
+    shares = [float(np.mean(model.predict(dataset.test) == _labels(dataset)[1])) for model in models]
+    told = {"reported": trial.accuracy, "measured": float(np.mean(shares)), "seeds": shares}
+    return {"accuracy": told | {"labels of each class": trial.labels}}
 
 
 def _result(name: str, scale: str, trial: Trial, runs: list[tuple[LatentVariableModel, Evaluation]]) -> dict[str, Any]:
@@ -110,7 +141,14 @@ def _curve(model: LatentVariableModel, points: int = 200) -> list[dict[str, Any]
 def _comparison(result: dict[str, Any]) -> str:
     ours, theirs = result["measured"], result["reported"]
     number = f"measured {ours['log_likelihood']:.2f} +- {ours['standard_error']:.2f} nats"
-    line = f"{number} ({ours['direction']}, {ours['method']})"
+    line = f"{number} ({ours['direction']}, {ours['method']}){_right(result.get('accuracy'))}"
     if theirs["log_likelihood"] is None:
         return f"{line}; {theirs['source'] or 'the paper reports no such number'}"
     return f"{line}; reported {theirs['log_likelihood']:.2f} ({theirs['source']})"
+
+
+def _right(accuracy: dict[str, Any] | None) -> str:
+    if accuracy is None:
+        return ""
+    theirs = "" if accuracy["reported"] is None else f", reported {100 * accuracy['reported']:.1f} %"
+    return f", accuracy {100 * accuracy['measured']:.1f} %{theirs}"

@@ -333,6 +333,20 @@ def test_reproduce_with_seeds_reports_their_mean(shell, tmp_path, monkeypatch):
     assert_refused(shell("reproduce", "vae", "--scale", "paper"), "paper", "small")
 
 
+@pytest.mark.slow
+def test_reproduce_from_a_few_labels_reports_the_share_of_right_classes(shell, tmp_path, monkeypatch):
+    fields = {"steps": 200, "hidden": (8,), "latents": 1, "kind": "real", "rate": 1e-2, "validation": 0.0}
+    trial = Trial("moons", fields, None, "a picture only", labels=20, accuracy=0.9)
+    monkeypatch.setattr(rv.SemiSupervisedGumbel, "trials", {"small": trial})
+    status, out, err = shell("reproduce", "semi-supervised-gumbel", "--out", tmp_path)
+    assert (status, err) == (0, "")
+    got, data = json.loads((tmp_path / "result.json").read_text())["accuracy"], load_dataset("moons")
+    assert got["measured"] == np.mean(rv.load(tmp_path).predict(data.test) == data.labels[1]) > 0.7
+    assert f"accuracy {100 * got['measured']:.1f} %, reported 90.0 %" in out and got["labels of each class"] == 20
+    monkeypatch.setattr(rv.SemiSupervisedGumbel, "trials", {"small": Trial("fa-tutorial", fields, labels=2)})
+    assert_refused(shell("reproduce", "semi-supervised-gumbel"), "fa-tutorial", "labels")
+
+
 # --- mistakes
 
 
