@@ -71,8 +71,9 @@ def main() -> None:
                 runs[str(seed)] = {"accuracy": right, "seconds": round(time.process_time() - started)}
                 file.write_text(json.dumps({"settings": settings, "runs": found}, indent=2) + "\n")
                 print(spell(gradient), seed, runs[str(seed)], flush=True)
-    (RESULTS / "few_labels.md").write_text(page(found))
-    print(page(found))
+    text = f"{page(found)}\n{settings['steps']} steps; {settings['of_each']} labels of each class.\n"
+    (RESULTS / "few_labels.md").write_text(text)
+    print(text)
 
 
 def page(found: dict[str, Any]) -> str:
