@@ -404,3 +404,14 @@ def test_running_centres_reach_the_mean_activities():
     # an activity is within 1 of 0: batches of 64 and a decay of 0.9 leave a spread of sqrt(0.1 / 1.9 / 64) at most
     assert off < LIMIT * 0.029 and off < 0.5 * np.abs(activity).max()
     assert isinstance(model.model_.prior().first, Bernoulli)
+
+
+@pytest.mark.parametrize(
+    ("generator", "widths"), [(None, [4, 5, 8]), ((), [8]), ((6,), [6, 8])], ids=["reversed", "affine", "its own"]
+)
+def test_a_generator_may_have_widths_of_its_own(generator, widths):
+    """The paper's net has an affine recogniser and one layer in the generator."""
+    recipe = rv.GumbelVAE(latents=2, classes=3, hidden=(5, 4), generator=generator)
+    model = recipe.build(Schema((8,), "binary"), key=jr.key(0))
+    sizes = lambda law: [layer.weight.shape[0] for layer in law.net.layers]  # noqa: E731
+    assert sizes(model.p.conditional) == widths and sizes(model.q.conditional) == [5, 4, 6]

@@ -190,6 +190,14 @@ def test_pixels_that_are_given_are_not_hidden(tmp_path):
     assert hidden["src"].startswith("data:")
 
 
+def test_where_nothing_was_there_to_hide_no_error_is_said(tmp_path):
+    pictures = images()
+    model = rv.VAE(latents=2, kind="binary", **NET).fit(pictures)
+    pictures[:, 2:] = np.nan
+    prose = Page(rv.report(model, pictures, tmp_path / "page.html").read_text(encoding="utf-8")).prose()
+    assert "The lower half of each image is hidden" in prose and "typical error of a hidden pixel" not in prose
+
+
 # --- what it says
 
 

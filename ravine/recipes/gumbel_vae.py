@@ -67,7 +67,8 @@ TRIALS = (
             "mnist",
             NETS["-classes"] | {"steps": 50_000, "patience": 1000, "evidence": ImportanceWeighted(draws)},
             -101.5,
-            f"{JANG}, a bound of 1,000 draws by its text; there more steps, of gradient descent with momentum",
+            f"{JANG}, a bound of 1,000 draws by its text; there by gradient descent with momentum, in steps unknown"
+            " here",
         )
         for name, draws in (("long", 1), ("long-1000", 1000))
     }

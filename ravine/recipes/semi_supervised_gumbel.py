@@ -46,7 +46,10 @@ TRIALS = {
         10,
         right,
     )
-    for scale, steps, differs in (("small", 6_000, "; there far more steps"), ("paper", 1_000_000, ""))
+    for scale, steps, differs in (
+        ("small", 6_000, "; how many steps were made there is unknown here"),
+        ("paper", 1_000_000, ""),
+    )
     for name, (gradient, nats, right) in TABLE_2.items()
 }
 

@@ -113,7 +113,10 @@ def _inpainting(seen: Looked, how: Tone) -> Html:
     draws = [seen.images(one) for one in seen.model.impute(flat, draws=3)]
     made = seen.images(seen.model.impute(flat))
     hidden = np.isnan(holed) & ~np.isnan(truth)
-    error = float(np.sqrt(np.mean((made - truth)[hidden] ** 2)))
+    size = ""
+    if hidden.any():
+        error = float(np.sqrt(np.mean((made - truth)[hidden] ** 2)))
+        size = f"The typical error of a hidden pixel is {number(error, 3)} (root mean square)."
     strips = [
         ("Hidden" if held else "Hidden half", holed, f"Images with {part} hidden."),
         ("Filled in", made, "The most plausible whole images."),
@@ -121,6 +124,5 @@ def _inpainting(seen: Looked, how: Tone) -> Html:
         ("Truth", truth, "The images as they were."),
     ]
     said = f"{part.capitalize()} of each image is hidden; the model fills it in."
-    size = f"The typical error of a hidden pixel is {number(error, 3)} (root mean square)."
     made_strips = [_strip(label, images, alt, how) for label, images, alt in strips]
     return section("inpainting", f"Filling in {half}", words(said, size), tag("div", made_strips, class_="strips"))

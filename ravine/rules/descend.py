@@ -83,7 +83,7 @@ def _apart(gradient: PyTree) -> tuple[PyTree, PyTree]:
 def _after(norm: Array, gradient: PyTree) -> PyTree:
     """The gradient, once all of it is there: what follows reads the parameters last, and can write in their place.
 
-    Without that order the compiler copies every weight at every step. The smaller of a norm and 0 is 0.
+    Without that order the compiler copies most weights at every step. The smaller of a norm and 0 is 0.
     """
     return jax.tree.map(lambda leaf: leaf + jnp.minimum(norm, 0).astype(leaf.dtype), gradient)
 
