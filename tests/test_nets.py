@@ -7,7 +7,8 @@ import jax.random as jr
 import numpy as np
 import pytest
 
-from ravine.nets import MLP, ConvDecoder, ConvEncoder, ResMLP
+from ravine.nets import MLP, ConvDecoder, ConvEncoder, ConvReader, ResMLP, reader, writer
+from ravine.nets.conv import Doubling, Halving
 
 KEY = jr.key(20260101)
 NETS = {  # how to make it, shape of its input, number of outputs
@@ -19,6 +20,9 @@ NETS = {  # how to make it, shape of its input, number of outputs
     "encoder-odd-sides-colour": (lambda **form: ConvEncoder((7, 5, 3), 5, channels=(2, 3, 4), **form), (7, 5, 3), 5),
     "decoder": (lambda **form: ConvDecoder(6, (8, 8), 64, channels=(3, 4), **form), (6,), 64),
     "decoder-odd-sides-colour": (lambda **form: ConvDecoder(6, (7, 5, 3), 210, channels=(2, 3), **form), (2, 3), 210),
+    "reader": (lambda **form: ConvReader(2, 34, 5, (4, 4), (3, 2), (6, 4), **form), (34,), 5),
+    "reader-no-numbers": (lambda **form: reader(30, 5, (6,), jnp.tanh, (5, 2, 3), (2,), **form), (5, 6), 5),
+    "writer": (lambda **form: writer(6, 60, (5, 4), jnp.tanh, (5, 2, 3), (2, 3), **form), (6,), 60),
     "decoder-one-level": (lambda **form: ConvDecoder(6, (3, 4), 12, channels=(2,), **form), (6,), 12),
 }
 NET = pytest.mark.parametrize(("make", "shape", "outputs"), NETS.values(), ids=NETS)
@@ -138,6 +142,13 @@ def test_an_encoder_reads_rows_columns_and_channels():
     np.testing.assert_allclose(net(image), want, rtol=1e-5)
 
 
+def test_a_reader_sees_the_numbers_before_the_image_and_planes_beside_each_other():
+    net, x = ConvReader(2, 14, 3, (2, 3), (4,), (5,), key=KEY), jr.normal(KEY, (14,))
+    values, mask = x[2:8].reshape(2, 3), x[8:].reshape(2, 3)
+    seen = jnp.tanh(net.conv(jnp.stack([values, mask], axis=-1)))
+    np.testing.assert_allclose(net(x), net.rest(jnp.concatenate([x[:2], seen])), rtol=1e-5)
+
+
 def test_a_decoder_writes_first_numbers_first_and_cells_in_the_image_s_order():
     """With all weights 0 but the last layer's bias, each output is its own bias; the order is (number, *shape)."""
     net = ConvDecoder(2, (4, 6, 3), 144, channels=(2,), key=KEY)
@@ -147,6 +158,22 @@ def test_a_decoder_writes_first_numbers_first_and_cells_in_the_image_s_order():
     assert np.array_equal(flat(jnp.zeros(2)).reshape(2, 4, 6, 3), want)
 
 
+@pytest.mark.parametrize("sides", [(8, 8), (7, 5), (1, 2), (6, 9)])
+def test_products_of_matrices_are_convolutions(sides):
+    """What runs on a CPU, and what runs elsewhere; values and slopes."""
+    weight, small = jr.normal(KEY, (4, 3, 3, 3)), tuple(-(-n // 2) for n in sides)
+    for layer, image in ((Halving.of(weight), (3, *sides)), (Doubling.of(weight, sides, biased=True), (3, *small))):
+        layer = eqx.tree_at(lambda one: one.conv.bias, layer, jnp.arange(4.0)[:, None, None])
+        x = jr.normal(jr.key(1), image)
+        one, other = (
+            jax.jit(jax.value_and_grad(lambda at, f=f: jnp.sum(f(at[0])(at[1]) ** 2)))((layer, x))
+            for f in (lambda layer: layer.products, lambda layer: layer.conv)
+        )
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4)
+        assert layer(x).shape == (4, *(sides if len(small) and image[1:] == small else small))
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -154,6 +181,8 @@ def test_a_decoder_writes_first_numbers_first_and_cells_in_the_image_s_order():
         (lambda: ConvDecoder(2, (8, 8, 1, 1), 64, key=KEY), "an image has shape"),
         (lambda: ConvDecoder(2, (8, 8), 65, key=KEY), "multiple of the 64 cells"),
         (lambda: ConvDecoder(2, (8, 8), 64, channels=(), key=KEY), "channels not empty"),
+        (lambda: reader(4, 2, (3,), jnp.tanh, None, (2,), key=KEY), "channels: expected rows that are images"),
+        (lambda: writer(4, 2, (), jnp.tanh, (2, 1), (2,), key=KEY), "hidden: expected one width at least"),
     ],
 )
 def test_shapes_that_are_no_images_are_refused(make, words):

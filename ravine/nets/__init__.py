@@ -14,6 +14,10 @@ from ravine.nets.mlp import MLP as MLP
 from ravine.nets.mlp import ResBlock as ResBlock
 from ravine.nets.mlp import ResMLP as ResMLP
 from ravine.nets.mlp import mirrored as mirrored
+from ravine.nets.pictures import ConvReader as ConvReader
+from ravine.nets.pictures import ConvWriter as ConvWriter
+from ravine.nets.pictures import reader as reader
+from ravine.nets.pictures import writer as writer
 from ravine.nets.signed import Links as Links
 from ravine.nets.signed import Signed as Signed
 from ravine.nets.signed import centred as centred

@@ -5,19 +5,24 @@ Images are (height, width) or (height, width, channels), as files and arrays hav
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Callable
+from typing import Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ravine.nets._init import Shape, glorot, linear, start, vector
 
 Activation = Callable[[Array], Array]
 WINDOW = (3, 3)
+PLACES = tuple(itertools.product(range(3), repeat=2))  # of a window
 
 
 def _image(shape: Shape) -> Shape:
@@ -32,20 +37,81 @@ def _sides(shape: Shape, levels: int) -> list[tuple[int, int]]:
     return [(-(-height // 2**level), -(-width // 2**level)) for level in range(levels + 1)]
 
 
-def _down(weight: Float[Array, "out in 3 3"]) -> eqx.nn.Conv2d:
-    """A convolution of stride 2 with these weights and bias 0: sides are halved, rounded up."""
-    out, into = weight.shape[:2]
-    shell = eqx.filter_eval_shape(lambda: eqx.nn.Conv2d(into, out, 3, stride=2, padding=1, key=jr.key(0)))
-    return eqx.tree_at(lambda layer: (layer.weight, layer.bias), shell, (weight, jnp.zeros((out, 1, 1))))
+class Halving(eqx.Module):
+    """A convolution of stride 2 with 3 x 3 windows: sides are halved, rounded up; channels come first.
+
+    On a CPU it is a product of matrices: within a loop, where training lives, XLA's own convolutions are ten times
+    slower there (github.com/jax-ml/jax/issues/12868).
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> Halving.of(jnp.ones((4, 1, 3, 3)))(jnp.zeros((1, 5, 6))).shape
+    (4, 3, 3)
+    """
+
+    conv: eqx.nn.Conv2d
+
+    @classmethod
+    def of(cls, weight: Float[Array, "out in 3 3"]) -> Self:
+        """With these weights, and bias 0."""
+        out, into = weight.shape[:2]
+        shell = eqx.filter_eval_shape(lambda: eqx.nn.Conv2d(into, out, 3, stride=2, padding=1, key=jr.key(0)))
+        return cls(eqx.tree_at(lambda layer: (layer.weight, layer.bias), shell, (weight, jnp.zeros((out, 1, 1)))))
+
+    def __call__(self, x: Float[Array, "in h w"]) -> Float[Array, "out h2 w2"]:
+        return lax.platform_dependent(x, cpu=lambda x: self.products(x), default=lambda x: self.conv(x))
+
+    def products(self, x: Float[Array, "in h w"]) -> Float[Array, "out h2 w2"]:
+        """Each window as a column, times the weights."""
+        height, width = (-(-n // 2) for n in x.shape[1:])
+        around = jnp.pad(x, ((0, 0), (1, 1), (1, 1)))
+        windows = jnp.stack([around[:, i : i + 2 * height - 1 : 2, j : j + 2 * width - 1 : 2] for i, j in PLACES])
+        weight = self.conv.weight.reshape(*self.conv.weight.shape[:2], len(PLACES))
+        return jnp.einsum("oik,kihw->ohw", weight, windows) + jnp.asarray(self.conv.bias)
 
 
-def _up(weight: Float[Array, "out in 3 3"], side: tuple[int, int], biased: bool) -> eqx.nn.ConvTranspose2d:
-    """Its transpose, to an image with these sides: an even side needs one more row than 2 n - 1."""
-    out, into = weight.shape[:2]
-    form = {"stride": 2, "padding": 1, "output_padding": tuple(1 - n % 2 for n in side), "use_bias": biased}
-    shell = eqx.filter_eval_shape(lambda: eqx.nn.ConvTranspose2d(into, out, 3, **form, key=jr.key(0)))
-    new = weight, jnp.zeros((out, 1, 1)) if biased else None
-    return eqx.tree_at(lambda layer: (layer.weight, layer.bias), shell, new, is_leaf=lambda leaf: leaf is None)
+class Doubling(eqx.Module):
+    """The transpose of a `Halving`, to an image with these sides, of which each is twice that before or one less.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> Doubling.of(jnp.ones((1, 4, 3, 3)), (5, 6), biased=True)(jnp.zeros((4, 3, 3))).shape
+    (1, 5, 6)
+    """
+
+    conv: eqx.nn.ConvTranspose2d
+    sides: tuple[int, int] = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, weight: Float[Array, "out in 3 3"], sides: tuple[int, int], biased: bool) -> Self:
+        """With these weights, and bias 0 or none."""
+        out, into = weight.shape[:2]
+        # an even side needs one more row than 2 n - 1
+        form = {"stride": 2, "padding": 1, "output_padding": tuple(1 - n % 2 for n in sides), "use_bias": biased}
+        shell = eqx.filter_eval_shape(lambda: eqx.nn.ConvTranspose2d(into, out, 3, **form, key=jr.key(0)))
+        new = weight, jnp.zeros((out, 1, 1)) if biased else None
+        none = lambda leaf: leaf is None  # noqa: E731
+        return cls(eqx.tree_at(lambda layer: (layer.weight, layer.bias), shell, new, is_leaf=none), sides)
+
+    def __call__(self, x: Float[Array, "in h w"]) -> Float[Array, "out h2 w2"]:
+        return lax.platform_dependent(x, cpu=lambda x: self.products(x), default=lambda x: self.conv(x))
+
+    def products(self, x: Float[Array, "in h w"]) -> Float[Array, "out h2 w2"]:
+        """Each cell times all weights of a window; the windows are laid over each other."""
+        weight = self.conv.weight.reshape(*self.conv.weight.shape[:2], len(PLACES))
+        parts, zero = jnp.einsum("oik,ihw->kohw", weight, x), jnp.zeros((), x.dtype)
+        laid = [
+            lax.pad(part, zero, ((0, 0, 0), *self._edges(x.shape[1:], at)))
+            for part, at in zip(parts, PLACES, strict=True)
+        ]
+        whole = functools.reduce(jnp.add, laid)
+        return whole if self.conv.bias is None else whole + self.conv.bias
+
+    def _edges(self, before: Shape, at: Shape) -> list[tuple[int, int, int]]:
+        """How many rows and columns go before, after and between the cells of one place of the window."""
+        return [(1 - i, n - (2 * m - 1) - (1 - i), 1) for i, m, n in zip(at, before, self.sides, strict=True)]
 
 
 class ConvEncoder(eqx.Module):
@@ -74,7 +140,7 @@ class ConvEncoder(eqx.Module):
     (4,)
     """
 
-    layers: tuple[eqx.nn.Conv2d, ...]
+    layers: tuple[Halving, ...]
     leave: eqx.nn.Linear
     shape: Shape = eqx.field(static=True)
     activation: Activation = eqx.field(static=True)
@@ -94,7 +160,7 @@ class ConvEncoder(eqx.Module):
         windows = [(out, into, *WINDOW) for into, out in zip(maps[:-1], maps[1:], strict=True)]
         features = maps[-1] * math.prod(_sides(self.shape, len(channels))[-1])
         *inner, last = glorot((*windows, (outputs, features)), key=key)
-        self.layers, self.leave = tuple(map(_down, inner)), linear(last, bias)
+        self.layers, self.leave = tuple(map(Halving.of, inner)), linear(last, bias)
 
     def __call__(self, x: Array) -> Float[Array, " outputs"]:
         """The outputs for one image, of its own shape or raveled."""
@@ -133,7 +199,7 @@ class ConvDecoder(eqx.Module):
     """
 
     enter: eqx.nn.Linear
-    layers: tuple[eqx.nn.ConvTranspose2d, ...]
+    layers: tuple[Doubling, ...]
     bias: Float[Array, " outputs"]
     small: Shape = eqx.field(static=True)
     shape: Shape = eqx.field(static=True)
@@ -161,7 +227,7 @@ class ConvDecoder(eqx.Module):
         self.enter = linear(first)
         # the last layer has no bias of its own: `bias` is one number for each pixel instead of each channel
         biased = [True] * (len(channels) - 1) + [False]
-        self.layers = tuple(map(_up, inner, sides[-2::-1], biased))
+        self.layers = tuple(map(Doubling.of, inner, sides[-2::-1], biased))
 
     def __call__(self, x: Array) -> Float[Array, " outputs"]:
         """The outputs for one input of any shape, raveled first."""
