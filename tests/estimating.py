@@ -21,6 +21,7 @@ from ravine.dist import Bernoulli, Gaussian, OneHot, Poisson
 from ravine.gradients import (
     AIMLE,
     ARM,
+    DARN,
     IMLE,
     NVIL,
     REBAR,
@@ -182,6 +183,7 @@ BIASED: dict[str, Callable[[int], AbstractGradient]] = {
     "gumbel-rao": fixed(GumbelRao(0.7, draws=3)),
     "reinmax": fixed(ReinMax()),
     "reinmax-1.3": fixed(ReinMax(1.3)),
+    "darn": fixed(DARN()),
     "gapped": fixed(GappedStraightThrough(0.7)),
     "gapped-p": fixed(GappedStraightThrough(0.7, gap=None)),
     "imle": fixed(IMLE(0.8, symmetric=True)),

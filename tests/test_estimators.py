@@ -275,7 +275,7 @@ def test_cost_is_evaluated_as_often_as_declared(name, kind, depth):
 SCORES = {"NVIL", "RLOO", "ScoreFunction"}
 LISTS = {"Enumerate", "PartialEnumerate", "MuProp"}
 CLASSES = {"GappedStraightThrough", "GumbelRao", "GumbelSoftmax", "LocalExpectation", "REBAR", "RELAX", "ReinMax"}
-CLASSES |= {"AIMLE", "IMLE", "StraightThrough", "StraightThroughGumbel"} | SCORES | LISTS
+CLASSES |= {"AIMLE", "DARN", "IMLE", "StraightThrough", "StraightThroughGumbel"} | SCORES | LISTS
 SERVING = {
     "bits": CLASSES | {"ARM", "DisARM"},
     "classes": CLASSES,

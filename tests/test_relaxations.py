@@ -14,8 +14,9 @@ import pytest
 from estimating import BEND, BIASED, ESTIMATORS, SHAPES, below, cost, draws, log_mass, many, node, parameters, truth
 from helpers import LIMIT, exactly, flat, worst
 
-from ravine.dist import Bernoulli
+from ravine.dist import Bernoulli, OneHot
 from ravine.gradients import (
+    DARN,
     GappedStraightThrough,
     GumbelRao,
     GumbelSoftmax,
@@ -54,6 +55,22 @@ def heun(logits, noise, t):
     middle = (one + jax.nn.softmax(stop(logits) / t)) / 2
     shift = stop(jnp.log(middle) - logits)
     return hardened(2 * jax.nn.softmax(shift + logits) - jax.nn.softmax(logits) / 2, logits, noise)
+
+
+def expanded(logits, noise):
+    """The slope of the cost at the draw, times the way there from equal shares, times the slope of log q."""
+
+    @jax.custom_vjp
+    def state(logits):
+        return largest(logits, noise)
+
+    def back(logits, slope):
+        one, p = largest(logits, noise), jnp.exp(logits) / jnp.sum(jnp.exp(logits), axis=-1, keepdims=True)
+        way = jnp.sum(slope * one, axis=-1, keepdims=True) - jnp.mean(slope, axis=-1, keepdims=True)
+        return (way * (one - p),)
+
+    state.defvjp(lambda logits: (largest(logits, noise), logits), back)
+    return state(logits)
 
 
 def gapped(logits, noise, t, gap=1.0):
@@ -98,6 +115,7 @@ REFERENCES: dict[str, Callable] = {
     "gumbel-rao": functools.partial(hardened_relaxed, t=0.7),
     "reinmax": functools.partial(heun, t=1.0),
     "reinmax-1.3": functools.partial(heun, t=1.3),
+    "darn": expanded,
     "gapped": functools.partial(gapped, t=0.7),
     "gapped-p": functools.partial(gapped, t=0.7, gap=None),
     "imle": functools.partial(imitated, step=0.8),
@@ -199,6 +217,17 @@ def second_order(drawn, logits):
     """Half straight-through, half DARN(1/2): the Jacobian of ZGR."""
     p = jax.nn.softmax(logits)
     return (jnp.diag(p) - jnp.outer(p, p) + jnp.outer(drawn - p, drawn - p)) / 2
+
+
+def test_darn_of_bits_is_reinmax_and_of_more_classes_is_not():
+    def slope(gradient, law, key):
+        goal = jnp.asarray(LOGITS)
+        return jax.grad(lambda logits: gradient(lambda z: jnp.sum((z - goal) ** 3), law(logits), key=key))(goal)
+
+    keys = jr.split(jr.key(1), 20)
+    for law, same in ((Bernoulli, True), (OneHot, False)):
+        one, other = (jax.vmap(functools.partial(slope, gradient, law))(keys) for gradient in (DARN(), ReinMax()))
+        assert np.allclose(one, other, atol=1e-14) == same
 
 
 def test_reinmax_is_half_straight_through_half_darn_draw_by_draw():

@@ -11,6 +11,7 @@ from ravine.gradients.pathwise import Pathwise
 from ravine.gradients.perturbed import ExactNoise, GumbelNoise, SumOfGamma
 from ravine.gradients.score import RLOO, ScoreFunction
 from ravine.gradients.straight_through import (
+    DARN,
     GappedStraightThrough,
     GumbelRao,
     GumbelSoftmax,
@@ -23,6 +24,7 @@ from ravine.gradients.subsets import SIMPLE, ConcreteSubset
 __all__ = [
     "AIMLE",
     "ARM",
+    "DARN",
     "IMLE",
     "NVIL",
     "REBAR",

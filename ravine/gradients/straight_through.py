@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ravine._tree import AbstractSchedule, number
 from ravine.core import AbstractDistribution
-from ravine.gradients._classes import Classes, conditioned, logits_of, not_classes, one_hot, tilt, value_of
+from ravine.gradients._classes import Classes, conditioned, logits_of, not_classes, one_hot, tilt, value_of, zero
 from ravine.gradients.pathwise import AbstractPathwise
 
 Temperature = float | Array | AbstractSchedule
@@ -145,6 +145,26 @@ class ReinMax(AbstractStraightThrough):
     def shares(self, logits: Classes, *, key: PRNGKeyArray) -> Classes:
         drawn, soft = _drawn(logits, key), jax.nn.softmax(logits / _above_zero(self.temperature, logits))
         return drawn + 2 * tilt((drawn + soft) / 2, logits) - 0.5 * tilt(jax.nn.softmax(logits), logits)
+
+
+class DARN(AbstractStraightThrough):
+    """First-order expansion of the cost at the draw, to a point where all classes are equal: no correction of its mean.
+
+    Each cell is moved by ``<f'(D), D - 1/K> grad log q(D)``, K the number of classes. Gregor et al. 2014,
+    arXiv:1310.8499, as Jang, Gu & Poole 2017 compare it. Unbiased for bits where the cost is quadratic, and there the
+    same as ``ReinMax(1.0)``; with more classes it is not.
+
+    Examples
+    --------
+    >>> from ravine.dist import OneHot
+    >>> float(DARN()(jnp.max, OneHot(jnp.zeros(3)), key=jr.key(0)))
+    1.0
+    """
+
+    def shares(self, logits: Classes, *, key: PRNGKeyArray) -> Classes:
+        drawn = _drawn(logits, key)
+        log_q = jnp.sum(drawn * jax.nn.log_softmax(logits), axis=-1, keepdims=True)
+        return drawn + (drawn - 1 / logits.shape[-1]) * zero(log_q)
 
 
 class GappedStraightThrough(AbstractStraightThrough):
