@@ -14,7 +14,7 @@ OURS = ["generated", "mathml", "offline", "plain_parameters", "short_types"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", *OURS]
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_inline"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build", "decisions/template.md", "results"]
+exclude_patterns = ["_build", "decisions/template.md", "results", "generated/tables"]
 
 # scikit-learn adds these to every estimator; its own manual describes them
 VERBS = ("fit", "partial_fit", "score", "transform", "inverse_transform")

@@ -1,7 +1,7 @@
 """The gallery: one page per recipe, made from its file's header and from results that a command measured.
 
 A result is a file `ravine/recipes/results/<recipe>-<scale>.json`, written by `ravine reproduce`; a recipe without one
-says so.
+says so. Results of studies are in `ravine/studies/results`; their tables and pictures are made by the study itself.
 """
 
 import ast
@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ravine.registry import STUDIES, headline, study
+
 HERE = Path(__file__).parent
 RECIPES = HERE.parent / "ravine" / "recipes"
 RESULTS = RECIPES / "results"
+STUDIED = HERE.parent / "ravine" / "studies" / "results"
 
 
 @dataclass(frozen=True)
@@ -156,21 +159,50 @@ def page(recipe: Recipe, measured: list[dict[str, Any]]) -> str:
     )
 
 
+def studied(name: str, found: list[dict[str, Any]], folder: Path) -> str:
+    """The page of a study; its pictures are drawn into the folder of pages."""
+    header = (study(name).__doc__ or "").strip()
+    title, _, body = header.partition(". ")
+    parts = [f"# {title}\n\n{body}\n"]
+    for result in found:
+        picture = f"{name}-{result['scale']}.png"
+        study(name).picture(result).savefig(folder / picture, dpi=110)
+        settings = ", ".join(f"{key} {value}" for key, value in result["settings"].items())
+        took = f"{duration(result['seconds'])} on {result['device']}"
+        parts.append(f"## {settings}, {len(result['seeds'])} seeds\n\n{study(name).words(result)}")
+        parts.append(f"```{{image}} {picture}\n:alt: curves of the table above\n```\n")
+        parts.append(f"```console\n$ {result['command']}\n```\n\nIt took {took}.\n")
+    return "\n".join(parts)
+
+
+def studies(folder: Path) -> dict[str, str]:
+    """File name to text: one page for each study, and its tables alone for other pages to include."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = {}
+    for name in STUDIES:
+        found = [result for result in results(STUDIED) if result["study"] == name]
+        written[f"gallery/{name}.md"] = studied(name, found, folder)
+        written |= {f"tables/{name}-{result['scale']}.md": study(name).words(result) for result in found}
+    return written
+
+
 def index(found: list[Recipe], measured: list[dict[str, Any]]) -> str:
-    """The first page of the gallery: every recipe with its number, at the largest scale measured."""
+    """The first page of the gallery: every recipe with its number, at the largest scale measured; and the studies."""
     rows = []
     for recipe in found:
         mine = {result["scale"]: result for result in of(recipe, measured)}
         chosen = mine.get("paper", mine.get("long", mine.get("small")))
         number = nats(chosen["measured"]) if chosen else "not recorded yet"
         rows.append([f"[{recipe.class_name}](gallery/{recipe.path.stem}.md)", recipe.title, number])
-    entries = "\n".join(f"gallery/{r.path.stem}" for r in found)
+    entries = "\n".join([*(f"gallery/{r.path.stem}" for r in found), *(f"gallery/{name}" for name in STUDIES)])
+    others = "".join(f"- [{name}](gallery/{name}.md): {headline(name)}\n" for name in STUDIES)
     head = "# Gallery\n\nEvery number here was written by the command beside it.\n\n"
     body = table(rows, ["recipe", "what it is", "held-out log p(x) per row"])
-    return f"{head}{body}\n```{{toctree}}\n:hidden:\n\n{entries}\n```\n"
+    return f"{head}{body}\nProblems of papers that fit no model to data:\n\n{others}\n```{{toctree}}\n:hidden:\n\n{entries}\n```\n"
 
 
 def pages() -> dict[str, str]:
     """File name to text: the gallery's index and one page per recipe."""
     found, measured = recipes(), results()
-    return {"gallery.md": index(found, measured)} | {f"gallery/{r.path.stem}.md": page(r, measured) for r in found}
+    own = {f"gallery/{r.path.stem}.md": page(r, measured) for r in found}
+    return {"gallery.md": index(found, measured)} | own | studies(HERE / "generated" / "gallery")

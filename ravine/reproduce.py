@@ -1,11 +1,12 @@
-"""Run a recipe as its paper did, and keep the paper's number beside ours."""
+"""Run a recipe as its paper did, and keep the paper's number beside ours; run the studies."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,17 @@ from ravine.checkpoint import write_json
 from ravine.data import Dataset, load_dataset
 from ravine.estimator import LatentVariableModel
 from ravine.evaluation import Evaluation
-from ravine.registry import made, reading, recipe
+from ravine.registry import STUDIES, made, reading, recipe, study
 from ravine.trial import Trial
 
 
 def reproduce(name: str, scale: str, out: Path | None, seed: int, seeds: int, resume: bool) -> int:
-    """Run the trial of a recipe at a scale with one or several seeds; print, and write ``result.json`` into ``out``."""
+    """Run the trial of a recipe, or a study, at a scale with one or several seeds; print, and write ``result.json``.
+
+    A study also draws ``curves.png`` into ``out``, where matplotlib is installed.
+    """
+    if name in STUDIES:
+        return _studied(name, scale, out, range(seed, seed + seeds))
     trial = trial_of(name, scale)
     dataset = load_dataset(trial.data)
     if dataset.test is None:
@@ -45,11 +51,31 @@ def reproduce(name: str, scale: str, out: Path | None, seed: int, seeds: int, re
 
 def trial_of(name: str, scale: str) -> Trial:
     """The trial a recipe declares for a scale."""
-    trials = recipe(name).trials
-    if scale not in trials:
-        do = "choose one" if trials else "fit it to data of your own"
-        raise complaint(name, f"a trial at scale {scale}", ", ".join(trials) or "none", do)
-    return trials[scale]
+    return _at(name, recipe(name).trials, scale)
+
+
+def _at(name: str, scales: Mapping[str, Any], scale: str) -> Any:
+    if scale not in scales:
+        do = "choose one" if scales else "fit it to data of your own"
+        raise complaint(name, f"a trial at scale {scale}", ", ".join(scales) or "none", do)
+    return scales[scale]
+
+
+def _studied(name: str, scale: str, out: Path | None, seeds: Sequence[int]) -> int:
+    it, started = study(name), time.perf_counter()
+    settings = _at(name, it.SCALES, scale)
+    found = it.found(seeds, **settings)
+    result = {"study": name, "scale": scale, "command": _command(name, scale, len(seeds)), "settings": dict(settings)}
+    result |= {"seeds": list(seeds), "found": found, "seconds": time.perf_counter() - started, **_machine()}
+    print(it.words(result))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "result.json", result)
+        if importlib.util.find_spec("matplotlib") is None:
+            print("curves.png: not drawn, for want of matplotlib; pip install ravine[plot]")
+        else:
+            it.picture(result).savefig(out / "curves.png", dpi=150)
+    return 0
 
 
 def unfitted(name: str, trial: Trial, hints: Mapping[str, Any], seed: int) -> LatentVariableModel:
@@ -107,7 +133,7 @@ def _result(name: str, scale: str, trial: Trial, runs: list[tuple[LatentVariable
     return {
         "recipe": name,
         "scale": scale,
-        "command": f"ravine reproduce {name} --scale {scale}" + (f" --seeds {len(runs)}" if len(runs) > 1 else ""),
+        "command": _command(name, scale, len(runs)),
         "data": trial.data,
         "treated": first.treated,
         "reported": {"log_likelihood": trial.reported, "source": trial.source},
@@ -121,13 +147,20 @@ def _result(name: str, scale: str, trial: Trial, runs: list[tuple[LatentVariable
             "seeds": values,
         },
         "seconds": float(np.mean([m.seconds_ for m, _ in runs])),
-        "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores"
-        if jax.default_backend() == "cpu"
-        else jax.devices()[0].device_kind,
-        "versions": {"python": platform.python_version(), "jax": jax.__version__},
-        "date": time.strftime("%Y-%m-%d"),
+        **_machine(),
         "curve": _curve(model),
     }
+
+
+def _command(name: str, scale: str, seeds: int) -> str:
+    return f"ravine reproduce {name} --scale {scale}" + (f" --seeds {seeds}" if seeds > 1 else "")
+
+
+def _machine() -> dict[str, Any]:
+    kind = jax.devices()[0].device_kind
+    device = f"{kind}, {os.cpu_count()} cores" if jax.default_backend() == "cpu" else kind
+    versions = {"python": platform.python_version(), "jax": jax.__version__}
+    return {"device": device, "versions": versions, "date": time.strftime("%Y-%m-%d")}
 
 
 def _curve(model: LatentVariableModel, points: int = 200) -> list[dict[str, Any]]:

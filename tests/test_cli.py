@@ -19,8 +19,10 @@ from damaged_files import damaged_copies
 import ravine as rv
 from ravine.cli import main
 from ravine.data import load_dataset, read_table, write_table
+from ravine.gradients import Enumerate, StraightThrough
 from ravine.recipes.factor_analysis import TRUE_MODEL
 from ravine.recipes.vae import VAE
+from ravine.studies import one_bit
 from ravine.trial import Trial
 
 # what a file names is compared with a plain array
@@ -86,7 +88,8 @@ def test_list(shell):
     status, out, err = shell("list")
     assert (status, err) == (0, "") and "gaussian-mixture" in out and "fa-tutorial" in out
     known = json.loads(shell("list", "--json")[1])
-    assert set(known) == {"recipes", "data"} and known["recipes"]["vae"].startswith("Variational auto-encoder.")
+    assert set(known) == {"recipes", "data", "studies"} and list(known["studies"]) == ["one-bit"]
+    assert known["recipes"]["vae"].startswith("Variational auto-encoder.")
 
 
 @pytest.mark.parametrize("recipe", ["vae", "gaussian-mixture", "factor-analysis", "variational-factor-analysis"])
@@ -345,6 +348,21 @@ def test_reproduce_from_a_few_labels_reports_the_share_of_right_classes(shell, t
     assert f"accuracy {100 * got['measured']:.1f} %, reported 90.0 %" in out and got["labels of each class"] == 20
     monkeypatch.setattr(rv.SemiSupervisedGumbel, "trials", {"small": Trial("fa-tutorial", fields, labels=2)})
     assert_refused(shell("reproduce", "semi-supervised-gumbel"), "fa-tutorial", "labels")
+
+
+def test_reproduce_runs_a_study(shell, tmp_path, monkeypatch):
+    """The exact gradient finds the better bit; the one straight through does not know which it is."""
+    monkeypatch.setattr(one_bit, "ESTIMATORS", (Enumerate(), StraightThrough()))
+    monkeypatch.setattr(one_bit, "SCALES", {"small": {"target": 0.4, "steps": 1000}})
+    status, out, err = shell("reproduce", "one-bit", "--seeds", "3", "--seed", "5", "--out", tmp_path)
+    assert (status, err) == (0, "") and "| `Enumerate()` | " in out and "| 3 of 3 | 0 |" in out
+    result = json.loads((tmp_path / "result.json").read_text())
+    exact, straight = result["found"].values()
+    assert exact["last"][0] == exact["last"][2] < 0.4**2 + 0.1 * (0.6**2 - 0.4**2) < min(straight["last"])
+    assert np.all(np.diff(exact["cost"]) < 0) and max(exact["deviation"]) == 0 < min(straight["deviation"])
+    assert result["seeds"] == [5, 6, 7] and (tmp_path / "curves.png").stat().st_size > 10_000
+    assert_refused(shell("reproduce", "one-bit", "--scale", "paper"), "paper", "small")
+    assert "(b - 0.45)^2" in shell("info", "one-bit")[1] and "target 0.4, steps 1000" in shell("info", "one-bit")[1]
 
 
 # --- mistakes

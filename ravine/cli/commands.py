@@ -36,7 +36,7 @@ Number = Annotated[int, Parameter(name=["-n", "--number"])]
 
 @app.command(name="list")
 def list_all(*, as_json: Json = False) -> None:
-    """What there is: recipes and built-in data sets.
+    """What there is: recipes, built-in data sets, and studies to reproduce.
 
     Parameters
     ----------
@@ -44,9 +44,10 @@ def list_all(*, as_json: Json = False) -> None:
         Print one JSON object.
     """
     from ravine.data.builtin import dataset_names
-    from ravine.registry import headline, recipes
+    from ravine.registry import STUDIES, headline, recipes
 
     known = {"recipes": {name: headline(name) for name in recipes()}, "data": dataset_names()}
+    known["studies"] = {name: headline(name) for name in STUDIES}
     if as_json:
         print(json.dumps(known, indent=2))
         return
@@ -239,12 +240,12 @@ def reproduce(
     seeds: int = 1,
     resume: Resume = False,
 ) -> int:
-    """Run a recipe as its paper did and print the paper's number beside ours.
+    """Run a recipe as its paper did and print the paper's number beside ours, or run a study.
 
     Parameters
     ----------
     recipe
-        Name of a recipe; `ravine list` shows them.
+        Name of a recipe or of a study; `ravine list` shows them.
     scale
         ``small`` runs in minutes on two cores, ``paper`` is the full schedule. Some recipes have more, such as
         ``small-reinmax`` of ``gumbel-vae``; another word lists them.

@@ -8,6 +8,7 @@ import inspect
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ravine._check import Complaint, complaint, one_line, shown, translated
@@ -36,6 +37,8 @@ EXPLAINERS: Mapping[str, tuple[str, str]] = {  # no models of rows: they can be 
     "learning-to-explain": ("ravine.recipes.learning_to_explain", "LearningToExplain"),
 }
 
+STUDIES: Mapping[str, str] = {"one-bit": "ravine.studies.one_bit"}  # no models; `ravine reproduce` runs them
+
 
 def recipes() -> dict[str, tuple[str, str]]:
     """Every recipe: its name in the shell, and the module and class it lives in. Imports nothing.
@@ -57,6 +60,17 @@ def recipe(name: str) -> Any:
         When there is none of this name; the line lists the closest.
     """
     return _class(*home(name))
+
+
+def study(name: str) -> ModuleType:
+    """The module of a study, which must be in `STUDIES`.
+
+    Examples
+    --------
+    >>> list(study("one-bit").SCALES)
+    ['small', 'close']
+    """
+    return importlib.import_module(STUDIES[name])
 
 
 def home(name: str) -> tuple[str, str]:

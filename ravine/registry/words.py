@@ -7,29 +7,37 @@ import importlib.util
 import inspect
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ravine.registry.catalogue import home, recipe
+from ravine.registry.catalogue import STUDIES, home, recipe, study
 from ravine.registry.names import default_text
 
 
 def headline(name: str) -> str:
-    """The first line of a recipe's header, read without importing it.
+    """The first line of the header of a recipe or a study, read without importing it.
 
     Examples
     --------
     >>> headline("vae")
     'Variational auto-encoder. Kingma & Welling 2014, arXiv:1312.6114.'
     """
-    spec = importlib.util.find_spec(home(name)[0])
+    spec = importlib.util.find_spec(STUDIES.get(name) or home(name)[0])
     assert spec is not None and spec.origin is not None
     source = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     return (ast.get_docstring(source) or "").partition("\n")[0]
 
 
 def describe(name: str) -> str:
-    """The header of a recipe, what it reproduces, and its fields with their defaults, as text for a terminal."""
+    """The header of a recipe, what it reproduces, and its fields with their defaults, as text for a terminal.
+
+    Of a study: its header and its scales.
+    """
+    if name in STUDIES:
+        scales = [f"  {scale}: {_settings(values)}" for scale, values in study(name).SCALES.items()]
+        header = inspect.cleandoc(study(name).__doc__ or "")
+        return f"{name}: {header}\n\n" + "\n".join([f"Scales, for ravine reproduce {name} --scale:", *scales])
     cls = recipe(name)
     header = inspect.cleandoc(sys.modules[cls.__module__].__doc__ or "")
     about = inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[0]
@@ -41,6 +49,10 @@ def describe(name: str) -> str:
     if trials:
         blocks.insert(2, "\n".join([f"Trials, for ravine reproduce {name} --scale:", *trials]))
     return "\n\n".join(blocks)
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _trial(trial: Any) -> str:
