@@ -34,6 +34,11 @@ def unfix(tree: PyTree) -> PyTree:
     return tree.value if isinstance(tree, Fixed) else tree
 
 
+def held(tree: PyTree, fixed: bool) -> PyTree:
+    """The subtree, in a `Fixed` if no rule may change it."""
+    return Fixed(tree) if fixed else tree
+
+
 class AbstractMoved(eqx.Module):
     """Numbers that obey no optimiser: `ravine.rules.Descend` moves them by a step of their own."""
 
