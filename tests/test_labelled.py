@@ -213,6 +213,22 @@ def test_a_fitted_model_comes_back_with_its_labels(tmp_path):
         assert not hasattr(model, name)
 
 
+def test_images_may_be_seen_through_convolutions(tmp_path):
+    """With holes, back from its file, and refused for rows that are no images."""
+    digits, y = load_digits(return_X_y=True)
+    X = digits[:300].reshape(-1, 8, 8)
+    X[0, :2, :3] = np.nan
+    some = np.where(np.arange(300) < 100, y[:300], -1)
+    model = recipe(channels=(4, 8), hidden=(16,), steps=300, rate=3e-3, levels=17).fit(X, some)
+    assert (model.predict(X[100:]) == y[100:300]).mean() > 0.5
+    model.save(tmp_path / "run")
+    assert (rv.load(tmp_path / "run").predict_proba(X) == model.predict_proba(X)).all()
+    filled = model.impute(X)
+    assert np.isfinite(filled).all() and (filled[1:] == X[1:]).all()
+    with pytest.raises(Complaint, match="channels: expected rows that are images"):
+        recipe(channels=(4,)).fit(digits[:300], some)
+
+
 def test_labels_may_be_a_column(tmp_path, monkeypatch, capsys):
     X, y = two_groups()
     table = pd.DataFrame(X, columns=list("abc")).assign(group=y)

@@ -23,7 +23,7 @@ from ravine.gradients import Enumerate, GumbelSoftmax, StraightThroughGumbel
 from ravine.labelled import LabelledModel
 from ravine.models.directed import Helmholtz, with_learned
 from ravine.models.labelled import Labelled
-from ravine.nets import MLP, relu
+from ravine.nets import reader, relu, writer
 from ravine.objectives import SemiSupervised
 from ravine.recognisers import ClassThenStyle, Filled
 from ravine.rules import Descend, Optimiser
@@ -63,6 +63,7 @@ class SemiSupervisedGumbel(LabelledModel):
     ----------
     latents : number of Gaussian latents of the style.
     hidden : widths of the hidden layers of each net; the generator has them in reverse.
+    channels : for images, feature maps of convolutions in each net, sides halved after each, such as ``(16, 32, 64)``.
     activation : nonlinearity between layers.
     likelihood : how the generator's outputs become p(x | y, z); None picks the one for the kind of cells.
     gradient : of the expectation over classes, such as ``Enumerate()``, ``ReinMax(1.3)``, ``RLOO(4)``.
@@ -83,6 +84,7 @@ class SemiSupervisedGumbel(LabelledModel):
 
     latents: int = 50
     hidden: tuple[int, ...] = (500,)
+    channels: tuple[int, ...] = ()
     activation: Callable = relu
     likelihood: AbstractLink | None = None
     gradient: AbstractGradient = GumbelSoftmax(Decay(3e-5, floor=0.5))
@@ -107,9 +109,10 @@ class SemiSupervisedGumbel(LabelledModel):
         link, shape, k, n = schema.link(self.likelihood), schema.shape, self.class_count(), self.latents
         base, hidden, code = jnp.asarray(schema.base).reshape(shape), self.hidden, Real()
         read = Filled(Fixed(base), tells=schema.holes, counts=schema.counts)
-        p_net = MLP(k + n, link.size(shape), hidden[::-1], self.activation, bias=link.start(base), key=first)
-        q_label = MLP(read.inputs(), k, hidden, self.activation, key=second)
-        q_style = MLP(read.inputs() + k, code.size((n,)), hidden, self.activation, key=third)
+        form = {"activation": self.activation, "image": schema.image_shape, "channels": self.channels}
+        p_net = writer(k + n, link.size(shape), hidden[::-1], bias=jnp.ravel(link.start(base)), key=first, **form)
+        q_label = reader(read.inputs(), k, hidden, key=second, **form)
+        q_style = reader(k + read.inputs(), code.size((n,)), hidden, beside=k, key=third, **form)
         style = Fixed(Gaussian(jnp.zeros(n), jnp.ones(n)))
         p = Labelled(OneHot(jnp.zeros(k)), style, Conditional(p_net, link, shape))
         q = ClassThenStyle(read, Conditional(q_label, Classes(), (k,)), Conditional(q_style, code, (n,)))
