@@ -198,7 +198,8 @@ def index(found: list[Recipe], measured: list[dict[str, Any]]) -> str:
     others = "".join(f"- [{name}](gallery/{name}.md): {headline(name)}\n" for name in STUDIES)
     head = "# Gallery\n\nEvery number here was written by the command beside it.\n\n"
     body = table(rows, ["recipe", "what it is", "held-out log p(x) per row"])
-    return f"{head}{body}\nProblems of papers that fit no model to data:\n\n{others}\n```{{toctree}}\n:hidden:\n\n{entries}\n```\n"
+    body += f"\nProblems of papers that fit no model to data:\n\n{others}"
+    return f"{head}{body}\n```{{toctree}}\n:hidden:\n\n{entries}\n```\n"
 
 
 def pages() -> dict[str, str]:
