@@ -5,7 +5,6 @@ Images are (height, width) or (height, width, channels), as files and arrays hav
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -23,6 +23,8 @@ from ravine.nets._init import Shape, glorot, linear, start, vector
 Activation = Callable[[Array], Array]
 WINDOW = (3, 3)
 PLACES = tuple(itertools.product(range(3), repeat=2))  # of a window
+# [even or odd cell of twice the size, a cell or the next, place in the window]: 1 where the former has the latter by that
+TAPS = np.array([[[0, 1, 0], [0, 0, 0]], [[1, 0, 0], [0, 0, 1]]])
 
 
 def _image(shape: Shape) -> Shape:
@@ -99,19 +101,16 @@ class Doubling(eqx.Module):
         return lax.platform_dependent(x, cpu=lambda x: self.products(x), default=lambda x: self.conv(x))
 
     def products(self, x: Float[Array, "in h w"]) -> Float[Array, "out h2 w2"]:
-        """Each cell times all weights of a window; the windows are laid over each other."""
-        weight = self.conv.weight.reshape(*self.conv.weight.shape[:2], len(PLACES))
-        parts, zero = jnp.einsum("oik,ihw->kohw", weight, x), jnp.zeros((), x.dtype)
-        laid = [
-            lax.pad(part, zero, ((0, 0, 0), *self._edges(x.shape[1:], at)))
-            for part, at in zip(parts, PLACES, strict=True)
-        ]
-        whole = functools.reduce(jnp.add, laid)
-        return whole if self.conv.bias is None else whole + self.conv.bias
-
-    def _edges(self, before: Shape, at: Shape) -> list[tuple[int, int, int]]:
-        """How many rows and columns go before, after and between the cells of one place of the window."""
-        return [(1 - i, n - (2 * m - 1) - (1 - i), 1) for i, m, n in zip(at, before, self.sides, strict=True)]
+        """Each cell and its next ones, times the weights of the four cells that it becomes."""
+        (out, into), (height, width) = self.conv.weight.shape[:2], x.shape[1:]
+        taps = jnp.asarray(TAPS, x.dtype)
+        weight = jnp.einsum("pda,qeb,oiab->pqodei", taps, taps, self.conv.weight).reshape(4 * out, 4 * into)
+        around = jnp.pad(x, ((0, 0), (0, 1), (0, 1)))
+        near = jnp.concatenate([around[:, i : i + height, j : j + width] for i in (0, 1) for j in (0, 1)])
+        parts = jnp.einsum("ok,khw->ohw", weight, near).reshape(2, 2, out, height, width)
+        whole = parts.transpose(2, 3, 0, 4, 1).reshape(out, 2 * height, 2 * width)
+        cut = whole[:, : self.sides[0], : self.sides[1]]
+        return cut if self.conv.bias is None else cut + self.conv.bias
 
 
 class ConvEncoder(eqx.Module):

@@ -49,6 +49,7 @@ TRIALS = {
     )
     for scale, steps, differs in (
         ("small", 6_000, ", and steps unknown here"),
+        ("long", 30_000, ", and steps unknown here"),
         ("paper", 1_000_000, ""),
     )
     for name, (gradient, nats, right) in TABLE_2.items()
