@@ -23,7 +23,7 @@ from ravine.nets._init import Shape, glorot, linear, start, vector
 Activation = Callable[[Array], Array]
 WINDOW = (3, 3)
 PLACES = tuple(itertools.product(range(3), repeat=2))  # of a window
-# [even or odd cell of twice the size, a cell or the next, place in the window]: 1 where the former has the latter by that
+# [even or odd cell of twice the size, a cell or its next, place in the window]: 1 where that place links the two
 TAPS = np.array([[[0, 1, 0], [0, 0, 0]], [[1, 0, 0], [0, 0, 1]]])
 
 
