@@ -135,13 +135,15 @@ def measurement(result: dict[str, Any]) -> str:
 
 
 def overview(found: list[dict[str, Any]]) -> list[str]:
-    """All results of a recipe in one table, where there are several."""
+    """All results of a recipe in one table, where there are several; all or none of them tell classes apart."""
     cells = []
     for result in found:
         value, seeds = result["reported"]["log_likelihood"], len(result["measured"]["seeds"])
         theirs = "" if value is None else f"{value:.2f}"
-        cells.append([f"`{result['scale']}`", result["data"], theirs, nats(result["measured"]), str(seeds)])
-    return [table(cells, ["scale", "data", "reported", "measured", "seeds"])] if len(found) > 1 else []
+        classes = [text for _, text in accuracy(result)]
+        cells.append([f"`{result['scale']}`", result["data"], theirs, nats(result["measured"]), str(seeds), *classes])
+    heads = ["scale", "data", "reported", "measured", "seeds", *(["right classes"] if found[0].get("accuracy") else [])]
+    return [table(cells, heads)] if len(found) > 1 else []
 
 
 def page(recipe: Recipe, measured: list[dict[str, Any]]) -> str:

@@ -415,3 +415,15 @@ def test_a_generator_may_have_widths_of_its_own(generator, widths):
     model = recipe.build(Schema((8,), "binary"), key=jr.key(0))
     sizes = lambda law: [layer.weight.shape[0] for layer in law.net.layers]  # noqa: E731
     assert sizes(model.p.conditional) == widths and sizes(model.q.conditional) == [5, 4, 6]
+
+
+def test_a_prior_of_classes_is_learned_only_when_asked():
+    """Data of two kinds, one of them rare: a learned prior gives one class of the latent less."""
+    X = np.repeat([[1.0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1]], [270, 30], axis=0)
+    fields = {"latents": 1, "classes": 2, "hidden": (8,), "steps": 800, "rate": 1e-2, "gradient": Enumerate()}
+    for learned in (False, True):
+        model = rv.GumbelVAE(**fields, learned_prior=learned, validation=0.0, random_state=0, progress=False).fit(X)
+        shares = np.sort(np.asarray(model.model_.prior().mean()).ravel())
+        np.testing.assert_allclose(shares, [0.1, 0.9] if learned else [0.5, 0.5], atol=0.02)
+        best = 0.1 * np.log(0.1) + 0.9 * np.log(0.9)
+        assert model.score(X) == pytest.approx(best if learned else np.log(0.5), abs=0.05)

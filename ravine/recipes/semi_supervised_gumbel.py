@@ -19,7 +19,7 @@ from ravine.core import AbstractEvidence, AbstractGradient, AbstractLatentModel,
 from ravine.data import AnySchema
 from ravine.dist import AbstractLink, Classes, Conditional, Gaussian, OneHot, Real
 from ravine.evidence import ImportanceWeighted
-from ravine.gradients import Enumerate, GumbelSoftmax, StraightThroughGumbel
+from ravine.gradients import RLOO, Enumerate, GumbelSoftmax, ReinMax, StraightThroughGumbel
 from ravine.labelled import LabelledModel
 from ravine.models.directed import Helmholtz, with_learned
 from ravine.models.labelled import Labelled
@@ -31,6 +31,7 @@ from ravine.train import Stage
 from ravine.trial import Trial
 
 IMAGES = {"channels": (16, 32, 64), "hidden": (256,), "validation": 0.0}
+SMALL = IMAGES | {"steps": 6_000, "evidence": ImportanceWeighted(1)}
 ANNEALED = Decay(3e-5, floor=0.5)
 TABLE_2 = {  # estimator: nats, share of right classes
     "": (GumbelSoftmax(ANNEALED), 109.6, 0.924),
@@ -53,6 +54,9 @@ TRIALS = {
         ("paper", 1_000_000, ""),
     )
     for name, (gradient, nats, right) in TABLE_2.items()
+} | {
+    name: Trial("mnist-grey", SMALL | {"gradient": gradient}, None, "in no table", 10)
+    for name, gradient in {"small-reinmax": ReinMax(1.3), "small-rloo": RLOO(4)}.items()
 }
 
 
