@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jax.scipy.special import log_ndtr, ndtr
+from jax.scipy.special import ndtr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ravine.core import Scalar
@@ -104,11 +104,11 @@ class Identity(AbstractCountable):
         width = 0.5 * jnp.maximum(REACH - low, 0)
         z = low[:, None] + width[:, None] * jnp.asarray(ROOTS[None] + 1, location.dtype)
         u = location[:, None] + scale[:, None] * z
-        below = log_ndtr((u[..., None] - location[None, None]) / scale[None, None])
-        others = jnp.sum(jnp.where(jnp.eye(location.size, dtype=bool)[:, None], 0, below), axis=-1)
+        below = ndtr((u[..., None] - location[None, None]) / scale[None, None])
+        others = jnp.prod(jnp.where(jnp.eye(location.size, dtype=bool)[:, None], 1, below), axis=-1)
         weights = jnp.asarray(ROOT_WEIGHTS, location.dtype)
-        first = width * (jnp.exp(others - 0.5 * z**2 - HALF_LOG_2PI) @ weights)
-        last = jnp.exp(jnp.sum(log_ndtr((cut - location) / scale)))
+        first = width * ((others * jnp.exp(-0.5 * z**2 - HALF_LOG_2PI)) @ weights)
+        last = jnp.prod(ndtr((cut - location) / scale))
         return jnp.append(first, last)
 
 

@@ -1,6 +1,6 @@
 """Objectives turn (model, batch, key) into one number to lower."""
 
-from ravine.objectives.bounds import ELBO, IWAE, AnalyticELBO, DReG, StickingTheLanding
+from ravine.objectives.bounds import ELBO, IWAE, AnalyticELBO, DReG, StickingTheLanding, warming
 from ravine.objectives.centring import Centring
 from ravine.objectives.cross_entropy import CrossEntropy
 from ravine.objectives.exact import MaximumLikelihood
@@ -20,4 +20,5 @@ __all__ = [
     "Relaxed",
     "SemiSupervised",
     "StickingTheLanding",
+    "warming",
 ]

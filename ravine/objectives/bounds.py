@@ -9,7 +9,8 @@ from jax.lax import stop_gradient
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ravine._tree import AbstractSchedule, number
+from ravine._check import require
+from ravine._tree import AbstractSchedule, Linear, number
 from ravine.core import (
     AbstractDirected,
     AbstractDistribution,
@@ -189,3 +190,20 @@ def _stopped(posterior: AbstractPosterior) -> AbstractPosterior:
 def _scale_gradient(z: Latent, share: Scalar) -> Latent:
     """``z`` forwards, to the bit; its gradient times ``share`` backwards."""
     return jax.tree.map(lambda leaf: stop_gradient(leaf) + share * (leaf - stop_gradient(leaf)), z)
+
+
+def warming(share: float, steps: int) -> Linear:
+    """A weight of the divergence that goes from 0 to 1 over a share of the steps, for latents that would stay unused.
+
+    Raises
+    ------
+    ValueError
+        When the share is none.
+
+    Examples
+    --------
+    >>> float(warming(0.5, 100)(jnp.array(25)))
+    0.5
+    """
+    require(0 <= share <= 1, "warm_up", "a share from 0 to 1", f"{share}", "change it")
+    return Linear(0.0, 1.0, max(1.0, share * steps))

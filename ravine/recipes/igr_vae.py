@@ -22,7 +22,7 @@ from ravine.evidence import ImportanceWeighted
 from ravine.gradients import Pathwise
 from ravine.models.directed import Directed, Helmholtz
 from ravine.nets import MLP, relu
-from ravine.objectives import AnalyticELBO, Relaxed
+from ravine.objectives import AnalyticELBO, Relaxed, warming
 from ravine.recognisers import Amortised, Filled
 from ravine.rules import Descend, Optimiser
 from ravine.train import Stage
@@ -46,10 +46,11 @@ class IGRVAE(LatentVariableModel):
     hidden : widths of the hidden layers of the recogniser; the generator has them in reverse.
     activation : nonlinearity between layers.
     likelihood : how the generator's outputs become p(x | z); None picks the one for the kind of cells.
-    objective : the bound of the relaxed model that is lowered; where latents stay unused, let the divergence come in
-        slowly: ``AnalyticELBO(Pathwise(), beta=Linear(0.0, 1.0, 1000.0))``.
+    warm_up : share of ``steps`` over which the weight of the divergence goes from 0 to 1 in a straight line; without it
+        latents stay unused.
     rate : step size of Adam, a number or a schedule.
-    batch_size, steps : rows per step, and the number of steps at most.
+    batch_size, steps : rows per step, and the number of steps; what held-out rows like best of them is kept.
+    patience : held-out evaluations without improvement before training stops; few of them would end the warm-up.
 
     Examples
     --------
@@ -65,15 +66,21 @@ class IGRVAE(LatentVariableModel):
     hidden: tuple[int, ...] = (512, 256)
     activation: Callable = relu
     likelihood: AbstractLink | None = None
-    objective: Objective = AnalyticELBO(Pathwise())
+    warm_up: float = 1 / 3
     rate: float | AbstractSchedule = 1e-4
     batch_size: int = 100
     steps: int = 50_000
     evidence: AbstractEvidence = ImportanceWeighted(1000)
+    patience: int = 1_000
     standardise: bool = True
 
     kinds: ClassVar[tuple[str, ...]] = (*LatentVariableModel.kinds, "mixed")
     trials: ClassVar[Mapping[str, Trial]] = {"small": Trial("mnist", EPOCHS_15, None, ANCHOR)}
+
+    @property
+    def objective(self) -> Objective:
+        """The bound of the relaxed model, and a divergence that comes in slowly."""
+        return AnalyticELBO(Pathwise(), warming(self.warm_up, self.steps))
 
     def build(self, schema: AnySchema, *, key: PRNGKeyArray) -> Helmholtz:
         """A prior of equal classes, a generator and a recogniser sized for the data."""

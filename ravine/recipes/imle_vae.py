@@ -14,8 +14,7 @@ import jax.random as jr
 import optax
 from jaxtyping import PRNGKeyArray
 
-from ravine._check import require
-from ravine._tree import AbstractSchedule, Fixed, Linear
+from ravine._tree import AbstractSchedule, Fixed
 from ravine.core import AbstractEvidence, AbstractGradient, AbstractLatentModel, Objective
 from ravine.data import AnySchema
 from ravine.dist import AbstractLink, Conditional, KHot, Subset
@@ -24,7 +23,7 @@ from ravine.evidence import ImportanceWeighted
 from ravine.gradients import AIMLE, SIMPLE
 from ravine.models.directed import Directed, Helmholtz, with_learned
 from ravine.nets import MLP, relu
-from ravine.objectives import AnalyticELBO
+from ravine.objectives import AnalyticELBO, warming
 from ravine.recognisers import Amortised, Filled
 from ravine.rules import Descend, Optimiser
 from ravine.train import Stage
@@ -87,8 +86,7 @@ class IMLEVAE(LatentVariableModel):
     @property
     def objective(self) -> Objective:
         """The evidence lower bound with the chosen estimator, and a divergence that comes in slowly."""
-        require(0 <= self.warm_up <= 1, "warm_up", "a share from 0 to 1", f"{self.warm_up}", "change it")
-        return AnalyticELBO(self.gradient, Linear(0.0, 1.0, max(1.0, self.warm_up * self.steps)))
+        return AnalyticELBO(self.gradient, warming(self.warm_up, self.steps))
 
     def build(self, schema: AnySchema, *, key: PRNGKeyArray) -> AbstractLatentModel:
         """A uniform prior, a generator and a recogniser sized for the data, and what the estimator learns."""
