@@ -42,7 +42,7 @@ def _sides(shape: Shape, levels: int) -> list[tuple[int, int]]:
 class Halving(eqx.Module):
     """A convolution of stride 2 with 3 x 3 windows: sides are halved, rounded up; channels come first.
 
-    On a CPU it is a product of matrices: within a loop, where training lives, XLA's own convolutions are ten times
+    On a CPU it is a product of matrices: within a loop, where training lives, XLA's own convolutions are far
     slower there (github.com/jax-ml/jax/issues/12868).
 
     Examples
