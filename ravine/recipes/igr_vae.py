@@ -42,7 +42,8 @@ class IGRVAE(LatentVariableModel):
     Parameters
     ----------
     latents, classes : number of categorical latents, and of values of each (at least 2).
-    temperature : of the map onto the simplex; the lower, the nearer the points are to the corners.
+    temperature : of the map onto the simplex; the lower, the nearer the points are to the corners, and the trained
+        model to the discrete one.
     hidden : widths of the hidden layers of the recogniser; the generator has them in reverse.
     activation : nonlinearity between layers.
     likelihood : how the generator's outputs become p(x | z); None picks the one for the kind of cells.
@@ -62,7 +63,7 @@ class IGRVAE(LatentVariableModel):
 
     latents: int = 20
     classes: int = 10
-    temperature: float = 0.5
+    temperature: float = 0.2
     hidden: tuple[int, ...] = (512, 256)
     activation: Callable = relu
     likelihood: AbstractLink | None = None
