@@ -142,7 +142,14 @@ def overview(found: list[dict[str, Any]]) -> list[str]:
         theirs = "" if value is None else f"{value:.2f}"
         classes = [text for _, text in accuracy(result)]
         cells.append([f"`{result['scale']}`", result["data"], theirs, nats(result["measured"]), str(seeds), *classes])
-    heads = ["scale", "data", "reported", "measured", "seeds", *(["right classes"] if any(map(accuracy, found)) else [])]
+    heads = [
+        "scale",
+        "data",
+        "reported",
+        "measured",
+        "seeds",
+        *(["right classes"] if any(map(accuracy, found)) else []),
+    ]
     return [table(cells, heads)] if len(found) > 1 else []
 
 
