@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from ravine._check import complaint
+from ravine._spell import spell
 from ravine.checkpoint import write_json
 from ravine.data import Dataset, load_dataset
 from ravine.estimator import LatentVariableModel
@@ -135,6 +136,7 @@ def _result(name: str, scale: str, trial: Trial, runs: list[tuple[LatentVariable
         "scale": scale,
         "command": _command(name, scale, len(runs)),
         "data": trial.data,
+        "fields": {field: spell(value) for field, value in trial.fields.items()},
         "treated": first.treated,
         "reported": {"log_likelihood": trial.reported, "source": trial.source},
         "measured": {

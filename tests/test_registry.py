@@ -1,6 +1,7 @@
 """Names and text: what is spelled reads back equal, what is hostile is refused in one line and runs nothing."""
 
 import dataclasses
+import json
 import math
 import subprocess
 import sys
@@ -447,6 +448,20 @@ def test_a_record_that_cannot_be_restored_is_refused(name, saved):
 def test_what_is_no_run_is_refused(tmp_path):
     assert_refused(lambda: registry.load(tmp_path / "nothing"), "recipe.json")
     assert_refused(lambda: registry.load(tmp_path), "recipe.json")
+
+
+MEASURED = sorted(Path(registry.__file__).parents[1].glob("recipes/results/*.json"))
+
+
+@pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.stem)
+def test_a_result_is_that_of_the_trial_it_names(path):
+    """A trial that was changed, or whose name another took, leaves no number of its own behind."""
+    result = json.loads(path.read_text())
+    trial = registry.recipe(result["recipe"]).trials[result["scale"]]
+    assert path.stem.replace("_", "-") == f"{result['recipe']}-{result['scale']}"
+    assert (result["data"], result["reported"]["log_likelihood"]) == (trial.data, trial.reported)
+    fields = {field: spell(value) for field, value in trial.fields.items()}
+    assert result.get("fields", fields) == fields  # earlier results do not say
 
 
 @pytest.mark.parametrize("name", registry.recipes())

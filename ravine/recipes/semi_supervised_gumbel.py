@@ -30,8 +30,8 @@ from ravine.rules import Descend, Optimiser
 from ravine.train import Stage
 from ravine.trial import Trial
 
-IMAGES = {"channels": (16, 32, 64), "hidden": (256,), "validation": 0.0}
-SMALL = IMAGES | {"steps": 6_000, "evidence": ImportanceWeighted(1)}
+IMAGES = {"channels": (16, 32, 64), "hidden": (256,), "validation": 0.0, "evidence": ImportanceWeighted(1)}
+SMALL = IMAGES | {"steps": 6_000}
 ANNEALED = Decay(3e-5, floor=0.5)
 TABLE_2 = {  # estimator: nats, share of right classes
     "": (GumbelSoftmax(ANNEALED), 109.6, 0.924),
@@ -42,16 +42,16 @@ JANG = "Jang et al. 2017, table 2, 100 labels; there other convolutions, and the
 TRIALS = {
     f"{scale}{name}": Trial(
         "mnist-grey",
-        IMAGES | {"gradient": gradient, "steps": steps, "evidence": ImportanceWeighted(1)},
+        fields | {"gradient": gradient},
         -nats,
         f"{JANG}{differs}",
         10,
         right,
     )
-    for scale, steps, differs in (
-        ("small", 6_000, ", and steps unknown here"),
-        ("long", 30_000, ", and steps unknown here"),
-        ("paper", 1_000_000, ""),
+    for scale, fields, differs in (
+        ("small", SMALL, ", and steps unknown here"),
+        ("long", IMAGES | {"steps": 30_000}, ", and steps unknown here"),
+        ("paper", IMAGES | {"steps": 1_000_000}, ""),
     )
     for name, (gradient, nats, right) in TABLE_2.items()
 } | {
