@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ravine.recipes.learning_to_explain import LearningToExplain as LearningToExplain
     from ravine.recipes.miwae import MIWAE as MIWAE
     from ravine.recipes.mixed_factor_analysis import MixedFactorAnalysis as MixedFactorAnalysis
+    from ravine.recipes.rbm import RBM as RBM
     from ravine.recipes.semi_supervised_gumbel import SemiSupervisedGumbel as SemiSupervisedGumbel
     from ravine.recipes.sigmoid_belief_net import SigmoidBeliefNet as SigmoidBeliefNet
     from ravine.recipes.structured_prediction import StructuredPrediction as StructuredPrediction
@@ -58,6 +59,7 @@ _HOMES = {
     "LogLikelihood": "ravine.core",
     "MIWAE": "ravine.recipes.miwae",
     "MixedFactorAnalysis": "ravine.recipes.mixed_factor_analysis",
+    "RBM": "ravine.recipes.rbm",
     "Row": "ravine.core",
     "Schema": "ravine.data",
     "SemiSupervisedGumbel": "ravine.recipes.semi_supervised_gumbel",

@@ -61,13 +61,22 @@ class Answers(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         values = self._ready(X)
         with precision(self.precision):
             row = self._row(values)
-            got = verbs.log_likelihood(self.model_, self.evidence, row, self.schema_.draw(), key=self._key())
+            evidence = self._prepared_evidence()
+            got = verbs.log_likelihood(self.model_, evidence, row, self.schema_.draw(), key=self._key())
             log_det = np.asarray(self.schema_.log_det(row.mask, row.x))
         direction = got.direction
         if self.schema_.dequantise != "none":  # E_u[log p(x + u)] <= log P(x)
             direction = "lower" if direction in ("exact", "lower") else "estimate"
         value, error = (np.asarray(part, float) for part in (got.value, got.standard_error))
-        return LogLikelihood(value + log_det, error, direction, got.method)
+        return LogLikelihood(value + log_det, error, direction, got.method, got.shared_error)
+
+    def _prepared_evidence(self) -> AbstractEvidence:
+        """The evidence with what it needs of this model, such as log Z: computed once."""
+        of, kept = getattr(self, "_kept_evidence", (None, self.evidence))
+        if of is None or of[0] is not self.model_ or of[1] is not self.evidence:
+            kept = self.evidence.prepared(self.model_, key=self._key())
+            self._kept_evidence = ((self.model_, self.evidence), kept)
+        return kept
 
     def evaluate(self, X: Any) -> Evaluation:
         """The mean log-likelihood of ``X`` with its standard error, units, direction, method and treatment."""

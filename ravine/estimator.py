@@ -80,7 +80,7 @@ class LatentVariableModel(Answers, Learner):
     kinds: ClassVar[tuple[str, ...]] = KINDS
 
     @abc.abstractmethod
-    def build(self, schema: Schema, *, key: PRNGKeyArray) -> AbstractLatentModel:
+    def build(self, schema: Schema, *, key: PRNGKeyArray) -> Any:
         """The untrained model for data of this schema."""
 
     # --- learning

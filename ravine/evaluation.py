@@ -14,8 +14,8 @@ class Evaluation(NamedTuple):
     """Mean log-likelihood of some rows, and everything needed to compare it with another.
 
     ``log_likelihood`` and ``standard_error`` are in nats per row; the error is that of the mean over the rows and
-    includes the Monte Carlo noise. ``bits_per_dim`` is in bits per observed cell. ``direction`` says on which side of
-    the truth the value is expected.
+    includes the Monte Carlo noise, that of log Z too. ``bits_per_dim`` is in bits per observed cell. ``direction``
+    says on which side of the truth the value is expected.
     """
 
     log_likelihood: float
@@ -48,7 +48,7 @@ def evaluation(got: LogLikelihood, cells: int, schema: AnySchema, seed: int) -> 
     spread = float(np.std(got.value, ddof=1)) if rows > 1 else float(got.standard_error[0])
     return Evaluation(
         log_likelihood=total / rows,
-        standard_error=spread / rows**0.5,
+        standard_error=(spread**2 / rows + got.shared_error**2) ** 0.5,
         rows=rows,
         bits_per_dim=-total / (max(cells, 1) * float(np.log(2.0))),
         direction=got.direction,

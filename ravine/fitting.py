@@ -26,7 +26,7 @@ from ravine.core import AbstractDraw, AbstractGradient, AbstractRule, Objective,
 from ravine.data import AnySchema, padded
 from ravine.gradients import ScoreFunction
 from ravine.objectives import Relaxed
-from ravine.rules import Best, Descend, Guarded, Redrawn
+from ravine.rules import EM, Best, Descend, Guarded, Redrawn
 from ravine.rules.watch import BestState
 from ravine.train import Source, Stage, TrainState, begin, train
 from ravine.verbs import drawn
@@ -155,8 +155,8 @@ def staged(recipe: Recipe, schema: Any, rows: int, held_out: Row | None, key: PR
 
 def _staged(recipe: Recipe, stage: Stage, draw: AbstractDraw | None, rows: int, held_out: Row | None) -> Stage:
     rule = stage.rule
-    objective = rule.objective if isinstance(rule, Descend) else None
-    if objective is not None:
+    objective = rule.objective if isinstance(rule, Descend) else stage.judge
+    if not isinstance(rule, EM):
         rule = Guarded(rule)
     if draw is not None:
         rule = Redrawn(draw, rule)

@@ -63,7 +63,7 @@ class Learner(BaseEstimator, abc.ABC):
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
+        state = {name: value for name, value in super().__getstate__().items() if name != "_kept_evidence"}
         return {**state, "model_": emptied(state["model_"])} if "model_" in state else state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Int, Key, PRNGKeyArray, PyTree
 
 from ravine._jax import key_words, spread_rows
 from ravine._tree import as_arrays, strong
-from ravine.core import AbstractRule, Metrics, Row, rows_in, weights
+from ravine.core import AbstractRule, Metrics, Objective, Row, rows_in, weights
 
 Prepare = Callable[..., PyTree]
 
@@ -42,6 +42,8 @@ class Stage(eqx.Module):
     ``batch_size=None`` gives the rule all rows at once, in order. With ``ordered`` the batches follow the data and
     the last of a pass is padded with rows of weight 0; otherwise every epoch has its own permutation and a batch
     may span two epochs. ``prepare(model, source, key=key)`` may replace the model before the first step.
+    ``judge`` is the objective that held-out rows are judged by where the rule has none of its own; None keeps the last
+    model.
     """
 
     rule: AbstractRule
@@ -49,6 +51,7 @@ class Stage(eqx.Module):
     batch_size: int | None = eqx.field(static=True, default=None)
     ordered: bool = eqx.field(static=True, default=False)
     prepare: Prepare | None = eqx.field(static=True, default=None)
+    judge: Objective | None = None
 
 
 class TrainState(eqx.Module):

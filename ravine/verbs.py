@@ -82,9 +82,27 @@ def log_likelihood(
 ) -> LogLikelihood:
     """log p(x) of every row in nats, in the units the model sees."""
     with highest_matmul():
-        size = few(evidence.direction != "exact")
-        value, error = blockwise(_evidence, batch, model, evidence, draw, key, block=size)
-    return LogLikelihood(value, error, evidence.direction, evidence.method())
+        ready = evidence.prepared(model, key=key)
+        parts = [(at, own) for at, own in ready.parts(model, batch) if len(at)]
+        found = [_evaluated(model, own, batch, at, draw, key) for at, own in parts]
+    order = np.argsort(np.concatenate([at for at, _ in parts]))
+    value, error = (np.concatenate(leaves)[order] for leaves in zip(*found, strict=True))
+    last = max((own for _, own in parts), key=lambda own: own.direction == "estimate")
+    return LogLikelihood(value, error, last.direction, last.method(), ready.shared_error())
+
+
+def _evaluated(
+    model: PyTree,
+    evidence: AbstractEvidence,
+    batch: Row,
+    places: np.ndarray,
+    draw: AbstractDraw | None,
+    key: PRNGKeyArray,
+) -> tuple[np.ndarray, np.ndarray]:
+    whole = len(places) == jax.tree.leaves(batch.x)[0].shape[0]
+    rows = batch if whole else jax.tree.map(lambda leaf: np.asarray(leaf)[places], batch)
+    size = few(evidence.direction not in ("exact", "upper"))
+    return blockwise(_evidence, rows, model, evidence, draw, key, block=size)
 
 
 def _evidence(

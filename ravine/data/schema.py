@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from ravine.data.arrays import as_table, blocks, column_names, first, image_axes
 from ravine.data.draws import Binarise, Dequantise
 from ravine.data.plan import EDGE, Binarisation, Dequantisation, Kind, Measure, Treatment, check_fields, fitted, plan
 from ravine.dist import AbstractLink, Bits, Counts, HeavyTailed, Levels, Real, UnitInterval
+from ravine.models.units import AbstractUnits, BinaryUnits, GaussianUnits, PottsUnits, RectifiedUnits
 
 # The links that serve cells of a kind; the first one does unless a recipe chooses.
 LINKS = {
@@ -274,6 +275,29 @@ class Schema:
         good = good and not (isinstance(chosen, UnitInterval) and set(self.scale) != {1.0})
         require(good, "likelihood", f"a law of {self.describe()}: one of {names}", shown(chosen), "choose another")
         return chosen
+
+    def units(self, chosen: AbstractUnits | None = None) -> AbstractUnits:
+        """Units of an energy for the cells, at the rates of the data: the type for their kind, or the chosen one.
+
+        Raises
+        ------
+        ValueError
+            When the chosen ones do not hold cells of this kind.
+
+        Examples
+        --------
+        >>> Schema((2,), "binary", base=(0.5, 0.5)).units().bias.tolist()
+        [0.0, 0.0]
+        """
+        usual = {"binary": BinaryUnits(), "levels": PottsUnits(levels=self.levels), "real": GaussianUnits()}
+        fit = {"binary": BinaryUnits, "levels": PottsUnits, "real": (GaussianUnits, RectifiedUnits)}
+        names = {"binary": "BinaryUnits", "levels": "PottsUnits", "real": "GaussianUnits, RectifiedUnits"}
+        units = usual.get(self.kind) if chosen is None else chosen
+        good = self.kind in fit and isinstance(units, fit[self.kind])
+        good = good and not (isinstance(units, PottsUnits) and units.levels < self.levels)
+        want = f"units that hold {self.describe()}: {names.get(self.kind, 'none do')}"
+        require(good, "visible", want, shown(chosen), "choose others, or another kind")
+        return cast(AbstractUnits, units).sized(self.shape, np.asarray(self.base))
 
     def draw(self) -> Binarise | Dequantise | None:
         """The random part of preprocessing, a part called as ``draw(row, key=key)``; None when there is none."""

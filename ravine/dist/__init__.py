@@ -16,6 +16,7 @@ from ravine.dist.counts import NegativeBinomial as NegativeBinomial
 from ravine.dist.counts import ZeroInflated as ZeroInflated
 from ravine.dist.discrete import Bernoulli as Bernoulli
 from ravine.dist.discrete import Binomial as Binomial
+from ravine.dist.discrete import Codes as Codes
 from ravine.dist.discrete import OneHot as OneHot
 from ravine.dist.discrete import Poisson as Poisson
 from ravine.dist.divergence import has_kl as has_kl

@@ -119,6 +119,50 @@ class OneHot(AbstractDiscrete):
         return jax.nn.one_hot(codes, shape[-1], dtype=dtype).reshape(-1, *shape)
 
 
+class Codes(AbstractDiscrete):
+    r"""Independent categorical cells as numbers 0 .. classes - 1; the last axis of the logits lists the classes.
+
+    .. math:: P(x_i = c) = \mathrm{softmax}(l_i)_c
+
+    Parameters
+    ----------
+    logits : unnormalised log probabilities, finite, shape (..., classes); the event lacks the last axis.
+
+    Raises
+    ------
+    ValueError
+        When a value is of another shape, or `support` would list more than 2^20 values.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> d = Codes(jnp.log(jnp.array([[0.5, 0.25, 0.25]])))
+    >>> round(float(jnp.exp(d.log_prob(jnp.array([2.0])))), 4), float(d.mean()[0])
+    (0.25, 0.75)
+    """
+
+    logits: Float[Array, "... classes"]
+
+    def sample(self, *, key: PRNGKeyArray) -> Array:
+        """Codes, of the logits' type."""
+        return jr.categorical(key, self.logits).astype(self.logits.dtype)
+
+    def log_prob(self, value: Array, mask: Array | None = None) -> Scalar:
+        """Log mass of the observed cells, in nats."""
+        x = filled(value, mask, self.logits[..., 0]).astype(jnp.int32)
+        cells = jnp.take_along_axis(jax.nn.log_softmax(self.logits), x[..., None], axis=-1)[..., 0]
+        return total(cells, mask)
+
+    def mean(self) -> Array:
+        """The expected code of each cell."""
+        return jax.nn.softmax(self.logits) @ jnp.arange(self.logits.shape[-1], dtype=self.logits.dtype)
+
+    def support(self) -> Array:
+        """Every combination of codes, shape (classes^n, ...)."""
+        shape, dtype = self.logits.shape, self.logits.dtype
+        return jnp.asarray(grid(shape[-1], math.prod(shape[:-1])), dtype).reshape(-1, *shape[:-1])
+
+
 class Binomial(AbstractDiscrete):
     r"""Independent counts of ones in ``total`` trials, 0..total; any event shape.
 

@@ -1,14 +1,28 @@
 """Ways to evaluate log p(x), each with its direction, and the law of missing cells."""
 
+from ravine.evidence.annealing import adapted_betas, backward, even_betas, forward
 from ravine.evidence.completion import drawn_completion, expected_completion, weighted_draws
 from ravine.evidence.likelihood import Exact, ExactGenerator, ImportanceWeighted, held_cells
+from ravine.evidence.normalised import RAISE, Normalised
+from ravine.evidence.partition import AIS, AbstractPartition, Enumerated, PartitionFunction, bracketed
 
 __all__ = [
+    "AIS",
+    "RAISE",
+    "AbstractPartition",
+    "Enumerated",
     "Exact",
     "ExactGenerator",
     "ImportanceWeighted",
+    "Normalised",
+    "PartitionFunction",
+    "adapted_betas",
+    "backward",
+    "bracketed",
     "drawn_completion",
+    "even_betas",
     "expected_completion",
+    "forward",
     "held_cells",
     "weighted_draws",
 ]

@@ -7,30 +7,52 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ravine.core import AbstractDirected, AbstractLatentModel, AbstractTractable, Latent, Row
+from ravine.core import AbstractDirected, AbstractEnergy, AbstractLatentModel, AbstractTractable, Latent, Row, walk
 
 
-def expected_completion(model: AbstractLatentModel, row: Row, k: int, *, key: PRNGKeyArray) -> Array:
+def expected_completion(model: AbstractLatentModel | AbstractEnergy, row: Row, k: int, *, key: PRNGKeyArray) -> Array:
     """E[x | observed cells], observed cells untouched.
 
-    Exact for an `AbstractTractable`; otherwise the mean of p(x | z) over ``k`` draws of q(z | x) weighted by
+    Exact for an `AbstractTractable`. For an `AbstractEnergy` the mean over ``k`` further sweeps of a chain in which the
+    observed cells are held. Otherwise the mean of p(x | z) over ``k`` draws of q(z | x) weighted by
     p(x, z) / q(z | x), as in Mattei & Frellsen 2019 (MIWAE, arXiv:1812.02633, equation 12).
     """
     if isinstance(model, AbstractTractable):
         return row.clamp(model.conditional(row).mean())
+    if isinstance(model, AbstractEnergy):
+        return row.clamp(_chain_mean(model, row, k, key=key))
     z, share = weighted_draws(model, row, k, key=key)
     means = jax.vmap(lambda z: _likelihood(model, z, row).mean())(z)
     return row.clamp(jnp.tensordot(share, means, 1))
 
 
-def drawn_completion(model: AbstractLatentModel, row: Row, k: int, *, key: PRNGKeyArray) -> Array:
-    """One draw of the missing cells given the observed ones; by sampling-importance-resampling when not exact."""
+def drawn_completion(model: AbstractLatentModel | AbstractEnergy, row: Row, k: int, *, key: PRNGKeyArray) -> Array:
+    """One draw of the missing cells given the observed ones.
+
+    By the end of a chain for an `AbstractEnergy`, by sampling-importance-resampling where else it is not exact.
+    """
     key, pick, noise = jr.split(key, 3)
     if isinstance(model, AbstractTractable):
         return row.clamp(model.conditional(row).sample(key=noise))
+    if isinstance(model, AbstractEnergy):
+        return row.clamp(model.shown(model.settled(model.lifted(row), key=noise)))
     z, share = weighted_draws(model, row, k, key=key)
     chosen = jr.categorical(pick, jnp.log(share))
     return row.clamp(_likelihood(model, jax.tree.map(lambda leaf: leaf[chosen], z), row).sample(key=noise))
+
+
+def _chain_mean(model: AbstractEnergy, row: Row, k: int, *, key: PRNGKeyArray) -> Array:
+    """Mean of the cells over ``k`` sweeps, after those that make a draw."""
+    known, (begin, go) = model.lifted(row), jr.split(key)
+    kernel = model.kernel(known)
+
+    def on(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        position, sums = carry
+        position = walk(kernel, position, 1, key=jr.fold_in(go, i))
+        return position, sums + model.shown(position)
+
+    first = model.settled(known, key=begin)
+    return jax.lax.fori_loop(0, k, on, (first, jnp.zeros_like(row.x)))[1] / k
 
 
 def weighted_draws(

@@ -2,6 +2,7 @@
 
 from ravine.objectives.bounds import ELBO, IWAE, AnalyticELBO, DReG, StickingTheLanding, warming
 from ravine.objectives.centring import Centring
+from ravine.objectives.contrast import Contrast, ExactLikelihood, PseudoLikelihood, pseudo_log_likelihood
 from ravine.objectives.cross_entropy import CrossEntropy
 from ravine.objectives.exact import MaximumLikelihood
 from ravine.objectives.information import InformationBound
@@ -13,12 +14,16 @@ __all__ = [
     "IWAE",
     "AnalyticELBO",
     "Centring",
+    "Contrast",
     "CrossEntropy",
     "DReG",
+    "ExactLikelihood",
     "InformationBound",
     "MaximumLikelihood",
+    "PseudoLikelihood",
     "Relaxed",
     "SemiSupervised",
     "StickingTheLanding",
+    "pseudo_log_likelihood",
     "warming",
 ]

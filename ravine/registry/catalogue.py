@@ -27,6 +27,7 @@ RECIPES: Mapping[str, tuple[str, str]] = {
     "latent-tree-classifier": ("ravine.recipes.latent_tree", "LatentTreeClassifier"),
     "mixed-factor-analysis": ("ravine.recipes.mixed_factor_analysis", "MixedFactorAnalysis"),
     "miwae": ("ravine.recipes.miwae", "MIWAE"),
+    "rbm": ("ravine.recipes.rbm", "RBM"),
     "semi-supervised-gumbel": ("ravine.recipes.semi_supervised_gumbel", "SemiSupervisedGumbel"),
     "sigmoid-belief-net": ("ravine.recipes.sigmoid_belief_net", "SigmoidBeliefNet"),
     "structured-prediction": ("ravine.recipes.structured_prediction", "StructuredPrediction"),

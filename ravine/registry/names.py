@@ -26,6 +26,8 @@ PARTS: tuple[tuple[str, str | None], ...] = (
     ("ravine.models.latent_tree", "AbstractLeaf"),
     ("ravine.models.latent_tree", "AbstractOrder"),
     ("ravine.models.missingness", "AbstractMissingness"),
+    ("ravine.models.unit_groups", "AbstractUnits"),
+    ("ravine.models.units", "AbstractUnits"),
     ("ravine.objectives", None),
     ("ravine.rules", None),
 )

@@ -1,0 +1,384 @@
+"""Two groups of units that act on each other: restricted Boltzmann machines of any pairing of unit types.
+
+Smolensky 1986 (harmonium); Hinton 2002, *Training products of experts by minimizing contrastive divergence*;
+Welling, Rosen-Zvi & Hinton 2005 for units other than bits.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Self, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from ravine._check import require
+from ravine._tree import Fixed, unfix
+from ravine.core import AbstractDistribution, AbstractEnergy, AbstractPosterior, Row, Scalar
+from ravine.kernels import Gibbs
+from ravine.models.unit_groups import Beside, state_count
+from ravine.models.units import AbstractCountable, AbstractUnits, Field
+from ravine.posteriors import OneNode
+
+AT_ONCE = 2**13  # states that are listed together
+
+
+class AbstractCoupling(eqx.Module):
+    """The bilinear part of an energy, :math:`-s(v) W t(h)`, as the fields that it makes."""
+
+    @abc.abstractmethod
+    def up(self, visible: Field) -> Field:
+        """The field on the hidden units, given the statistics of the visible ones."""
+
+    @abc.abstractmethod
+    def down(self, hidden: Field) -> Field:
+        """The field on the visible units, given the statistics of the hidden ones."""
+
+
+class Dense(AbstractCoupling):
+    """Every visible statistic with every hidden one."""
+
+    weight: Float[Array, "visible hidden"]
+
+    def up(self, visible: Field) -> Field:
+        return visible @ self.weight
+
+    def down(self, hidden: Field) -> Field:
+        return self.weight @ hidden
+
+
+class Convolution(AbstractCoupling):
+    """Filters that are shared by all places of an image; hidden units are maps of places. Lee et al. 2009.
+
+    Parameters
+    ----------
+    filters : shape (maps, channels, height, width).
+    image : (channels, height, width) of the visible statistics.
+    """
+
+    filters: Float[Array, "maps channels high wide"]
+    image: tuple[int, int, int] = eqx.field(static=True)
+
+    def up(self, visible: Field) -> Field:
+        image = visible.reshape(1, *self.image)
+        return jax.lax.conv_general_dilated(image, self.filters, (1, 1), "VALID").ravel()
+
+    def down(self, hidden: Field) -> Field:
+        like = jax.ShapeDtypeStruct((math.prod(self.image),), self.filters.dtype)
+        return jax.linear_transpose(self.up, like)(hidden)[0]
+
+    def maps(self) -> tuple[int, int, int]:
+        """The shape of the hidden units."""
+        many, _, high, wide = self.filters.shape
+        return many, self.image[1] - high + 1, self.image[2] - wide + 1
+
+
+class Scaled(AbstractCoupling):
+    """A coupling, weaker or stronger by a factor."""
+
+    coupling: AbstractCoupling
+    factor: Scalar
+
+    def up(self, visible: Field) -> Field:
+        return self.factor * self.coupling.up(visible)
+
+    def down(self, hidden: Field) -> Field:
+        return self.factor * self.coupling.down(hidden)
+
+
+class Harmonium(AbstractEnergy):
+    r"""A restricted Boltzmann machine: visible and hidden units, and a coupling between the two groups.
+
+    .. math:: E(v, h) = U(v) + U(h) - s(v)^\top W t(h)
+
+    A position is a state of the visible units; the hidden ones are summed out,
+
+    .. math:: F(v) = U(v) - \Phi_h(W^\top s(v))
+
+    Along the path the coupling grows with beta, and the visible units go from ``base`` to their own.
+
+    Parameters
+    ----------
+    visible, hidden : the units.
+    coupling : of the statistics of the visible and of the hidden units.
+    base : visible units that have the rates of the data on their own: where annealing starts.
+    sweeps : how many Gibbs sweeps make a draw.
+
+    Examples
+    --------
+    >>> from ravine.models.units import BinaryUnits
+    >>> bits = lambda n: BinaryUnits().sized((n,))
+    >>> model = Harmonium(bits(2), bits(3), Dense(jnp.zeros((2, 3))), Fixed(bits(2)))
+    >>> float(model.log_partition()), 5 * math.log(2)
+    (3.465735912322998, 3.4657359027997265)
+    """
+
+    visible: AbstractUnits
+    hidden: AbstractUnits
+    coupling: AbstractCoupling
+    base: Fixed | AbstractUnits
+    sweeps: int = eqx.field(static=True, default=1000, kw_only=True)
+
+    # --- the law
+
+    def energy(self, position: PyTree[Array]) -> Scalar:
+        return total(self.visible.energy(position)) - total(self.hidden.cumulant(self.up(position)))
+
+    def joint_energy(self, v: PyTree[Array], h: PyTree[Array]) -> Scalar:
+        """E(v, h)."""
+        alone = total(self.visible.energy(v)) + total(self.hidden.energy(h))
+        return alone - self.up(v) @ self.hidden.statistic(h)
+
+    def up(self, v: PyTree[Array]) -> Field:
+        """The field on the hidden units."""
+        return self.coupling.up(self.visible.statistic(v))
+
+    def down(self, h: PyTree[Array]) -> Field:
+        """The field on the visible units."""
+        return self.coupling.down(self.hidden.statistic(h))
+
+    def lifted(self, row: Row) -> Row:
+        return row
+
+    def shown(self, position: PyTree[Array]) -> PyTree[Array]:
+        return position
+
+    # --- chains
+
+    def kernel(self, row: Row | None = None) -> Gibbs:
+        return Gibbs(self, row)
+
+    def swept(self, position: PyTree[Array], row: Row | None, *, key: PRNGKeyArray) -> PyTree[Array]:
+        """New visible units, given hidden ones that were drawn given the old."""
+        first, second = jr.split(key)
+        h = self.hidden.law(self.up(position)).sample(key=first)
+        v = self.visible.law(self.down(h)).sample(key=second)
+        return v if row is None else row.clamp(v)
+
+    def at(self, beta: Scalar) -> Self:
+        visible = unfix(self.base).towards(self.visible, beta)
+        return dataclasses.replace(self, visible=visible, coupling=Scaled(self.coupling, beta))
+
+    def start(self, *, key: PRNGKeyArray) -> PyTree[Array]:
+        base = unfix(self.base)
+        return base.law(base.still).sample(key=key)
+
+    def log_start(self, row: Row | None = None) -> Scalar:
+        base = unfix(self.base)
+        hidden, cells = total(self.hidden.cumulant(self.hidden.still)), base.cumulant(base.still)
+        if row is None:
+            return hidden + total(cells)
+        seen = jax.tree.map(lambda c: jnp.ones(c.shape, bool), cells) if row.mask is None else row.mask
+        pick = lambda known, held, free: jnp.where(known, -held, free)  # noqa: E731
+        return hidden + total(jax.tree.map(pick, seen, base.energy(row.x), cells))
+
+    # --- latents
+
+    def posterior(self, row: Row) -> AbstractPosterior:
+        """p(h | v), exact; with missing cells, at their mean-field expectation given the others."""
+        return OneNode(self.hidden.law(self.coupling.up(self.filled(row))))
+
+    def filled(self, row: Row, rounds: int = 50) -> Field:
+        """The statistics of the visible units; those of missing cells at the mean-field fixed point."""
+        known = self.visible.statistic(row.x)
+        if row.mask is None:
+            return known
+        seen = self._seen(row.mask)
+
+        def again(_: int, s: Field) -> Field:
+            guess = self.visible.mean(self.coupling.down(self.hidden.mean(self.coupling.up(s))))
+            return jnp.where(seen, known, 0.5 * (s + guess))
+
+        start = jnp.where(seen, known, self.visible.mean(self.visible.still))
+        return jax.lax.fori_loop(0, rounds, again, start)
+
+    def _seen(self, mask: PyTree[Array]) -> Array:
+        """Which statistics are known."""
+        ones = jax.tree.map(lambda m: m.astype(float), mask)
+        return self.visible.spread(ones) > 0
+
+    def likelihood(self, z: PyTree[Array], context: PyTree = None) -> AbstractDistribution:
+        """p(v | h)."""
+        return self.visible.law(self.down(z))
+
+    def values(self) -> Float[Array, " values"]:
+        """What a visible cell may hold."""
+        units = countable(self.visible)
+        cells = len(units.choices())
+        return jnp.stack([units.state(jnp.full(cells, d)).ravel()[0] for d in range(units.choices()[0])])
+
+    # --- centring
+
+    def offsets(self, positions: PyTree[Array]) -> tuple[Field, Field]:
+        """Mean statistics of a batch of visible units, and of the hidden ones given these."""
+        s = jax.vmap(self.visible.statistic)(positions)
+        t = jax.vmap(lambda one: self.hidden.mean(self.coupling.up(one)))(s)
+        return jnp.mean(s, axis=0), jnp.mean(t, axis=0)
+
+    def centred(self, offsets: tuple[Field, Field]) -> CentredHarmonium:
+        """The same law, with parameters of statistics less their offsets."""
+        there = CentredHarmonium(self, Fixed(offsets))
+        return CentredHarmonium(there._shifted(1.0), Fixed(offsets), sweeps=self.sweeps)
+
+    # --- small ones
+
+    def log_partition(self) -> Scalar:
+        """log Z in nats, exact: all states of the group that has fewer are listed.
+
+        Raises
+        ------
+        ValueError
+            When neither group has a finite number of states.
+        """
+        up = state_count(self.hidden) <= state_count(self.visible)
+        if up:
+            return log_sum(countable(self.hidden), self._with_hidden)
+        return log_sum(countable(self.visible), lambda v: -self.energy(v))
+
+    def bits(self) -> float:
+        """log2 of the number of states that `log_partition` lists."""
+        return math.log2(min(state_count(self.hidden), state_count(self.visible)))
+
+    def hidden_bits(self) -> float:
+        """log2 of the number of hidden states."""
+        return math.log2(state_count(self.hidden))
+
+    def completable(self, row: Row, bits: float = 10.0) -> Bool[Array, ""]:
+        """Whether the cells that a row does not hold have at most 2^``bits`` values together."""
+        if row.mask is None:
+            return jnp.array(True)
+        if not isinstance(row.mask, jax.Array) or math.isinf(state_count(self.visible)):
+            return jnp.all(jnp.asarray([jnp.all(leaf) for leaf in jax.tree.leaves(row.mask)]))
+        return jnp.sum(~row.mask) <= self._listed_cells(bits)
+
+    def completions(self, row: Row, bits: float = 10.0) -> tuple[PyTree[Array], Bool[Array, " n"]]:
+        """Every completion of a row that is `completable`, and which of them count once."""
+        if row.mask is None or not self._listed_cells(bits):
+            return jax.tree.map(lambda leaf: leaf[None], row.x), jnp.ones(1, bool)
+        units, mask = countable(self.visible), row.mask.ravel()
+        choices, cells = units.choices()[0], min(self._listed_cells(bits), mask.size)
+        digits = jnp.arange(choices**cells)[:, None] // choices ** jnp.arange(cells) % choices
+        places = jnp.argsort(mask, stable=True)[:cells]  # the missing ones first
+        full = jnp.zeros((len(digits), mask.size), int).at[:, places].set(digits)
+        once = jnp.all((digits == 0) | ~mask[places], axis=1)
+        return jax.vmap(lambda d: row.clamp(units.state(d)))(full), once
+
+    def _listed_cells(self, bits: float) -> int:
+        """How many cells of so many bits; none where the cells are no single array of countable ones."""
+        units = self.visible
+        if isinstance(units, Beside) or not isinstance(units, AbstractCountable):
+            return 0
+        same = len(units.choices()) == math.prod(units.shape)
+        return int(bits // math.log2(units.choices()[0])) if same else 0
+
+    def _with_hidden(self, h: PyTree[Array]) -> Scalar:
+        """Minus the energy of hidden units, the visible ones summed out."""
+        return total(self.visible.cumulant(self.down(h))) - total(self.hidden.energy(h))
+
+    def log_unnormalised(self, row: Row) -> Scalar:
+        """log of the sum of exp(-E) over all hidden states, which are listed, and over all missing cells.
+
+        Salakhutdinov, Mnih & Hinton 2007 on why it is that sum which missing cells call for.
+        """
+        if row.mask is None:
+            return -self.energy(row.x)
+        seen, known = self._seen(row.mask), self.visible.statistic(row.x)
+        alone = total(jax.tree.map(lambda m, u: jnp.where(m, u, 0), row.mask, self.visible.energy(row.x)))
+
+        def given(h: PyTree[Array]) -> Scalar:
+            field = self.down(h)
+            free = jax.tree.map(lambda m, c: jnp.where(m, 0, c), row.mask, self.visible.cumulant(field))
+            return total(free) + jnp.sum(jnp.where(seen, field * known, 0)) - alone - total(self.hidden.energy(h))
+
+        return log_sum(countable(self.hidden), given)
+
+
+class CentredHarmonium(AbstractEnergy):
+    r"""A harmonium with parameters of statistics less their offsets.
+
+    .. math:: E(v, h) = U(v) + U(h) - (s(v) - \mu)^\top W (t(h) - \lambda)
+
+    It is the law of `plain`; only gradients with respect to its parameters are others.
+    """
+
+    model: Harmonium
+    offsets: Fixed
+    sweeps: int = eqx.field(static=True, default=1000, kw_only=True)
+
+    @property
+    def coupling(self) -> AbstractCoupling:
+        """That of the harmonium: the same in both."""
+        return self.model.coupling
+
+    def plain(self) -> Harmonium:
+        """The harmonium of this law."""
+        return self._shifted(-1.0)
+
+    def energy(self, position: PyTree[Array]) -> Scalar:
+        return self.plain().energy(position)
+
+    def lifted(self, row: Row) -> Row:
+        return self.model.lifted(row)
+
+    def shown(self, position: PyTree[Array]) -> PyTree[Array]:
+        return position
+
+    def kernel(self, row: Row | None = None) -> Gibbs:
+        return self.plain().kernel(row)
+
+    def at(self, beta: Scalar) -> Harmonium:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.plain().at(beta)
+
+    def start(self, *, key: PRNGKeyArray) -> PyTree[Array]:
+        return self.model.start(key=key)
+
+    def log_start(self, row: Row | None = None) -> Scalar:
+        return self.plain().log_start(row)
+
+    def _shifted(self, sign: float) -> Harmonium:
+        mu, lam = self.offsets.value
+        model = self.model
+        visible = model.visible.pushed(sign * model.coupling.down(lam))
+        return dataclasses.replace(model, visible=visible, hidden=model.hidden.pushed(sign * model.coupling.up(mu)))
+
+
+def total(cells: PyTree[Float[Array, "..."]]) -> Scalar:
+    """The sum of everything."""
+    return sum((jnp.sum(leaf) for leaf in jax.tree.leaves(cells)), jnp.array(0.0))
+
+
+def countable(units: AbstractUnits) -> AbstractCountable:
+    """The units, if all of their states can be listed.
+
+    Raises
+    ------
+    ValueError
+        In one line, when they cannot.
+    """
+    got, do = type(units).__name__, "estimate it by annealing"
+    known = isinstance(units, AbstractCountable) and not math.isinf(state_count(units))
+    require(known, "an exact partition function", "a group of units of finitely many states", got, do)
+    return cast(AbstractCountable, units)
+
+
+def log_sum(units: AbstractCountable, value: Callable[[PyTree], Scalar], at_once: int = AT_ONCE) -> Scalar:
+    """log of the sum of exp(value(state)) over all states of the units, some at a time."""
+    choices = units.choices()
+    count = math.prod(choices)
+    strides = np.cumprod([1, *choices[:-1]])
+
+    def block(top: Scalar, first: Int[Array, ""]) -> tuple[Scalar, None]:
+        places = first + jnp.arange(min(at_once, count))
+        digits = (places[:, None] // jnp.asarray(strides)) % jnp.asarray(choices)
+        values = jax.vmap(lambda d: value(units.state(d)))(digits)
+        return jnp.logaddexp(top, jax.nn.logsumexp(jnp.where(places < count, values, -jnp.inf))), None
+
+    starts = jnp.arange(0, count, min(at_once, count))
+    return jax.lax.scan(block, jnp.array(-jnp.inf), starts)[0]
