@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ravine.estimator import LatentVariableModel as LatentVariableModel
     from ravine.evaluation import Evaluation as Evaluation
     from ravine.recipes.concrete_vae import ConcreteVAE as ConcreteVAE
+    from ravine.recipes.deep_belief_net import DeepBeliefClassifier as DeepBeliefClassifier
+    from ravine.recipes.deep_belief_net import DeepBeliefNet as DeepBeliefNet
     from ravine.recipes.factor_analysis import FactorAnalysis as FactorAnalysis
     from ravine.recipes.factor_analysis import VariationalFactorAnalysis as VariationalFactorAnalysis
     from ravine.recipes.gaussian_mixture import GaussianMixture as GaussianMixture
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ConcreteVAE": "ravine.recipes.concrete_vae",
+    "DeepBeliefClassifier": "ravine.recipes.deep_belief_net",
+    "DeepBeliefNet": "ravine.recipes.deep_belief_net",
     "Evaluation": "ravine.evaluation",
     "FactorAnalysis": "ravine.recipes.factor_analysis",
     "GaussianMixture": "ravine.recipes.gaussian_mixture",

@@ -19,7 +19,7 @@ from ravine import verbs
 from ravine._check import require, whole
 from ravine._containers import as_given, flattened, framed
 from ravine._jax import Precision, folded_key, key_from_words, precision
-from ravine.core import AbstractDirected, AbstractEvidence, LogLikelihood, Row
+from ravine.core import AbstractDirected, AbstractEvidence, AbstractLatentModel, LogLikelihood, Row
 from ravine.data import AnySchema, TableSchema
 from ravine.data import rows as rows_of
 from ravine.data.frames import is_frame
@@ -190,6 +190,8 @@ class Answers(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         with precision(self.precision):
             rows, other = self._row(seen), None if fresh is None else self._row(fresh)
             key, draw = jr.fold_in(self._key(), 4), self.schema_.draw()
+            if not isinstance(self.model_, AbstractLatentModel):
+                told["evidence"] = self._prepared_evidence()
             return diagnose.diagnose(self.model_, rows, other, key=key, draw=draw, **told)
 
     # --- between the user's arrays and the model's rows

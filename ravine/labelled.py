@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,6 @@ from ravine.data import ArraySource
 from ravine.data.frames import is_frame, without
 from ravine.estimator import LatentVariableModel
 from ravine.fitting import Plan, plan, split
-from ravine.models.directed import Helmholtz
 from ravine.train import Subset
 from ravine.verbs import blockwise, drawn
 
@@ -180,5 +179,16 @@ def evened(places: np.ndarray, codes: np.ndarray, weight: np.ndarray | None) -> 
     return np.concatenate([places, np.tile(labelled, times - 1)]), scale
 
 
-def _shares(block: Row, model: Helmholtz, draw: AbstractDraw | None, key: PRNGKeyArray) -> Float[Array, "n classes"]:
+def _shares(block: Row, model: Any, draw: AbstractDraw | None, key: PRNGKeyArray) -> Float[Array, "n classes"]:
+    if isinstance(model, Telling):  # grey pixels go in as they are: probabilities of bits
+        return jax.vmap(model.label_shares)(block)
     return jax.vmap(lambda row: model.posterior(row).nodes()[0].mean())(drawn(block, draw, key))
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A model that tells labels without a draw of the row."""
+
+    def label_shares(self, row: Row) -> Float[Array, " classes"]:
+        """q(y | x)."""
+        ...

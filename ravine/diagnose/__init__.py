@@ -10,6 +10,7 @@ from ravine.diagnose.latents import LatentUse, latent_use
 from ravine.diagnose.likelihoods import Generalisation, OddRows, generalisation, odd_rows
 from ravine.diagnose.noise import GradientNoise, PartNoise, gradient_noise
 from ravine.diagnose.samples import Copies, TwoSample, copies, two_sample
+from ravine.diagnose.units import UnitUse, unit_use
 from ravine.diagnose.words import Diagnosis, Finding
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "PartNoise",
     "Search",
     "TwoSample",
+    "UnitUse",
     "copies",
     "diagnose",
     "estimator_table",
@@ -44,4 +46,5 @@ __all__ = [
     "pareto_k",
     "pareto_shape",
     "two_sample",
+    "unit_use",
 ]

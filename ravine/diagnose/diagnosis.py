@@ -15,6 +15,7 @@ from ravine._tree import all_finite
 from ravine.core import (
     AbstractDirected,
     AbstractDraw,
+    AbstractEnergy,
     AbstractEvidence,
     AbstractLatentModel,
     AbstractReparametrised,
@@ -42,8 +43,9 @@ from ravine.diagnose.latents import latent_use
 from ravine.diagnose.likelihoods import generalisation, odd_rows
 from ravine.diagnose.noise import gradient_noise
 from ravine.diagnose.samples import LEAST, copies, two_sample
+from ravine.diagnose.units import unit_use
 from ravine.diagnose.words import Diagnosis, Finding
-from ravine.evidence import Exact, ExactGenerator, ImportanceWeighted
+from ravine.evidence import Exact, ExactGenerator, ImportanceWeighted, Normalised
 from ravine.gradients import Pathwise
 from ravine.objectives import ELBO
 from ravine.recognisers import Unlooked
@@ -166,6 +168,8 @@ def _subject(model: AbstractLatentModel, train: Row, held_out: Row | None, how: 
 def _evidence(model: AbstractLatentModel, draws: int) -> AbstractEvidence:
     if isinstance(model, AbstractTractable):
         return Exact()
+    if isinstance(model, AbstractEnergy):
+        return Normalised()
     return ImportanceWeighted(draws) if exact_part(model) is None else ExactGenerator()
 
 
@@ -181,12 +185,22 @@ def _few(subject: Subject, rows: int) -> Row:
 
 
 def _latents(subject: Subject, *, key: PRNGKeyArray) -> Finding | str:
+    if not isinstance(subject.model, AbstractLatentModel):
+        return "an energy has no prior of its hidden units"
     if isinstance(getattr(getattr(subject.model, "model", subject.model), "q", None), Unlooked):
         return "latents are proposed from what is given alone: nothing is inferred from the row"
     return latent_use(subject.model, subject.fresh, key=key).finding()
 
 
+def _units(subject: Subject, *, key: PRNGKeyArray) -> Finding | str:
+    if isinstance(subject.model, AbstractLatentModel) or not hasattr(subject.model, "posterior"):
+        return "the model has no hidden units of an energy"
+    return unit_use(subject.model, subject.fresh, key=key).finding()
+
+
 def _recogniser(subject: Subject, *, key: PRNGKeyArray) -> Finding | str:
+    if not isinstance(subject.model, AbstractLatentModel):
+        return "the hidden units of an energy are inferred without a recogniser to be judged"
     reason = no_gaps(subject.model, subject.fresh)
     if reason is not None:
         return reason
@@ -197,11 +211,15 @@ def _recogniser(subject: Subject, *, key: PRNGKeyArray) -> Finding | str:
 def _importance(subject: Subject, *, key: PRNGKeyArray) -> Finding | str:
     if isinstance(subject.model, AbstractTractable):
         return "log p(x) and the posterior are exact, so nothing is weighted"
+    if isinstance(subject.model, AbstractEnergy):
+        return "log p(x) is of a free energy and log Z: no draws of latents are weighted"
     return importance_tail(subject.model, _few(subject, 2 * subject.effort.few), key=key).finding()
 
 
 def _gradient(subject: Subject, *, key: PRNGKeyArray) -> Finding | str:
     objective, model = subject.objective, subject.model
+    if objective is None and not isinstance(model, AbstractLatentModel):
+        return "the gradient depends on chains, which training did not leave"
     if objective is None and isinstance(model, AbstractTractable):
         return "the model learns in closed form, without a gradient"
     if objective is None:
@@ -256,7 +274,7 @@ def _copies(subject: Subject, *, key: PRNGKeyArray) -> Finding | str:
 def _imputations(subject: Subject, *, key: PRNGKeyArray) -> Finding | str:
     model, rows, few, draws = subject.model, subject.fresh, subject.effort.few, 79
     if not isinstance(model, AbstractTractable):
-        if not isinstance(model, AbstractDirected):
+        if not isinstance(model, (AbstractDirected, AbstractEnergy)):
             return "the model has no p(x | z) to draw cells from"
         width = mask_of(rows).shape[1]  # weighted draws take long, and wide rows have many cells each
         rows, draws = _few(subject, max(few // 2, min(4 * few, CELLS // width))), 39
@@ -267,6 +285,7 @@ def _imputations(subject: Subject, *, key: PRNGKeyArray) -> Finding | str:
 
 CHECKS: dict[str, Check] = {
     "latents": _latents,
+    "hidden units": _units,
     "recogniser": _recogniser,
     "importance weights": _importance,
     "gradient": _gradient,

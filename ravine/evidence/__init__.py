@@ -2,6 +2,7 @@
 
 from ravine.evidence.annealing import adapted_betas, backward, even_betas, forward
 from ravine.evidence.completion import drawn_completion, expected_completion, weighted_draws
+from ravine.evidence.layered import Layered
 from ravine.evidence.likelihood import Exact, ExactGenerator, ImportanceWeighted, held_cells
 from ravine.evidence.normalised import RAISE, Normalised
 from ravine.evidence.partition import AIS, AbstractPartition, Enumerated, PartitionFunction, bracketed
@@ -14,6 +15,7 @@ __all__ = [
     "Exact",
     "ExactGenerator",
     "ImportanceWeighted",
+    "Layered",
     "Normalised",
     "PartitionFunction",
     "adapted_betas",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ravine.core import AbstractDirected, AbstractEnergy, AbstractLatentModel, AbstractTractable, Latent, Row, walk
+from ravine.core import AbstractDistribution, AbstractEnergy, AbstractLatentModel, AbstractTractable, Latent, Row, walk
 
 
 def expected_completion(model: AbstractLatentModel | AbstractEnergy, row: Row, k: int, *, key: PRNGKeyArray) -> Array:
@@ -65,7 +67,16 @@ def weighted_draws(
     return z, jax.nn.softmax(log_w)
 
 
-def _likelihood(model: AbstractLatentModel, z: Latent, row: Row):
-    if not isinstance(model, AbstractDirected):
+@runtime_checkable
+class Decoding(Protocol):
+    """A model that has p(x | z)."""
+
+    def likelihood(self, z: Latent, context: PyTree = None) -> AbstractDistribution:
+        """p(x | z)."""
+        ...
+
+
+def _likelihood(model: AbstractLatentModel, z: Latent, row: Row) -> AbstractDistribution:
+    if not isinstance(model, Decoding):
         raise TypeError(f"{type(model).__name__} has no likelihood p(x | z) to fill cells from.")
     return model.likelihood(z, row.context)

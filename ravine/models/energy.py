@@ -275,7 +275,7 @@ class Harmonium(AbstractEnergy):
         units = self.visible
         if isinstance(units, Beside) or not isinstance(units, AbstractCountable):
             return 0
-        same = len(units.choices()) == math.prod(units.shape)
+        same = len(units.choices()) == units.blank().size
         return int(bits // math.log2(units.choices()[0])) if same else 0
 
     def _with_hidden(self, h: PyTree[Array]) -> Scalar:

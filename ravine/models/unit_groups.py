@@ -72,6 +72,9 @@ class CountUnits(AbstractUnits):
     def mean(self, field: Field) -> Field:
         return self.law(field).mean()
 
+    def blank(self) -> Cells:
+        return jnp.zeros(self.shape)
+
     def towards(self, other: Any, share: Scalar) -> Self:
         return dataclasses.replace(self, bias=(1 - share) * self._bias() + share * other._bias())
 
@@ -101,9 +104,8 @@ class Beside(AbstractCountable):
 
     groups: tuple[AbstractUnits, ...]
 
-    @property
-    def shape(self) -> tuple:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return tuple(group.shape for group in self.groups)
+    def blank(self) -> tuple:
+        return tuple(group.blank() for group in self.groups)
 
     def sized(self, shape: tuple, base: tuple | None = None) -> Beside:  # pyright: ignore[reportIncompatibleMethodOverride]
         bases = (None,) * len(self.groups) if base is None else base

@@ -31,9 +31,7 @@ LEAST = 0.01  # what a mean rate is kept away from 0 and 1
 
 
 class AbstractUnits(eqx.Module):
-    """A group of units of one type; ``shape`` is that of its state."""
-
-    shape: eqx.AbstractVar[tuple[int, ...]]
+    """A group of units of one type."""
 
     @abc.abstractmethod
     def sized(self, shape: tuple[int, ...], base: Float[Array | np.ndarray, "..."] | None = None) -> Self:
@@ -82,9 +80,9 @@ class AbstractUnits(eqx.Module):
         """No field at all."""
         return jnp.zeros(self.size)
 
+    @abc.abstractmethod
     def blank(self) -> PyTree[Array]:
-        """A state of the right shape."""
-        return _zeros(self.shape)
+        """A state of the right shape, all zeros."""
 
 
 class AbstractCountable(AbstractUnits):
@@ -97,11 +95,6 @@ class AbstractCountable(AbstractUnits):
     @abc.abstractmethod
     def state(self, digits: Int[Array, " cells"]) -> PyTree[Array]:
         """The state whose cells are in the choices of these numbers."""
-
-
-def _zeros(shape: tuple) -> PyTree[Array]:
-    """Zeros of a shape, or of a tuple of shapes."""
-    return tuple(map(_zeros, shape)) if any(isinstance(part, tuple) for part in shape) else jnp.zeros(shape)
 
 
 def wide(bias: Cells | None, shape: tuple[int, ...]) -> Cells:
@@ -148,6 +141,9 @@ class BinaryUnits(AbstractCountable):
 
     def mean(self, field: Field) -> Field:
         return jax.nn.sigmoid(self._logits(field)).ravel()
+
+    def blank(self) -> Cells:
+        return jnp.zeros(self.shape)
 
     def towards(self, other: Any, share: Scalar) -> Self:
         return dataclasses.replace(self, bias=_mixed(self.bias, other.bias, share))
@@ -205,6 +201,9 @@ class SpinUnits(AbstractCountable):
     def mean(self, field: Field) -> Field:
         return jnp.tanh(self._push(field)).ravel()
 
+    def blank(self) -> Cells:
+        return jnp.zeros(self.shape)
+
     def towards(self, other: Any, share: Scalar) -> Self:
         return dataclasses.replace(self, bias=_mixed(self.bias, other.bias, share))
 
@@ -253,6 +252,9 @@ class GaussianUnits(AbstractUnits):
     def mean(self, field: Field) -> Field:
         return self.statistic(wide(self.bias, self.shape) + field.reshape(self.shape))
 
+    def blank(self) -> Cells:
+        return jnp.zeros(self.shape)
+
     def towards(self, other: Any, share: Scalar) -> Self:
         here, there = self._precision(), other._precision()
         precision = _mixed(here, there, share)
@@ -297,6 +299,9 @@ class RectifiedUnits(AbstractUnits):
     def mean(self, field: Field) -> Field:
         return self.law(field).mean().ravel()
 
+    def blank(self) -> Cells:
+        return jnp.zeros(self.shape)
+
     def towards(self, other: Any, share: Scalar) -> Self:
         return dataclasses.replace(self, bias=_mixed(self.bias, other.bias, share))
 
@@ -340,6 +345,9 @@ class PottsUnits(AbstractCountable):
     def mean(self, field: Field) -> Field:
         return jax.nn.softmax(self._logits(field)).ravel()
 
+    def blank(self) -> Cells:
+        return jnp.zeros(self.shape)
+
     def towards(self, other: Any, share: Scalar) -> Self:
         return dataclasses.replace(self, bias=_mixed(self.bias, other.bias, share))
 
@@ -381,6 +389,9 @@ class SoftmaxUnits(AbstractCountable):
 
     def mean(self, field: Field) -> Field:
         return jax.nn.softmax(self._logits(field)).ravel()
+
+    def blank(self) -> Cells:
+        return jnp.zeros(self.shape)
 
     def towards(self, other: Any, share: Scalar) -> Self:
         return dataclasses.replace(self, bias=_mixed(self.bias, other.bias, share))

@@ -8,6 +8,7 @@ from ravine.objectives.exact import MaximumLikelihood
 from ravine.objectives.information import InformationBound
 from ravine.objectives.labelled import SemiSupervised
 from ravine.objectives.relaxed import Relaxed
+from ravine.objectives.up_down import UpDown
 
 __all__ = [
     "ELBO",
@@ -24,6 +25,7 @@ __all__ = [
     "Relaxed",
     "SemiSupervised",
     "StickingTheLanding",
+    "UpDown",
     "pseudo_log_likelihood",
     "warming",
 ]

@@ -18,6 +18,8 @@ from ravine.registry.names import fits, hint_text, hints, suited, unknown
 
 RECIPES: Mapping[str, tuple[str, str]] = {
     "concrete-vae": ("ravine.recipes.concrete_vae", "ConcreteVAE"),
+    "deep-belief-classifier": ("ravine.recipes.deep_belief_net", "DeepBeliefClassifier"),
+    "deep-belief-net": ("ravine.recipes.deep_belief_net", "DeepBeliefNet"),
     "factor-analysis": ("ravine.recipes.factor_analysis", "FactorAnalysis"),
     "gaussian-mixture": ("ravine.recipes.gaussian_mixture", "GaussianMixture"),
     "gumbel-vae": ("ravine.recipes.gumbel_vae", "GumbelVAE"),

@@ -14,6 +14,7 @@ from ravine.rules.contrast import (
 )
 from ravine.rules.descend import Descend, Optimiser
 from ravine.rules.em import EM
+from ravine.rules.layers import Greedy
 from ravine.rules.watch import Best, Guarded
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Descend",
     "Every",
     "FastWeights",
+    "Greedy",
     "Guarded",
     "InTurn",
     "Optimiser",

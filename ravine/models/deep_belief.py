@@ -1,0 +1,226 @@
+"""Deep belief nets: a restricted Boltzmann machine on top, layers that each give the one below underneath.
+
+Hinton, Osindero & Teh 2006, *A fast learning algorithm for deep belief nets*.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Self, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from ravine._tree import Fixed
+from ravine.core import AbstractDistribution, Row, Scalar
+from ravine.dist import Bernoulli
+from ravine.models.energy import Dense, Harmonium
+from ravine.models.labelled_energy import LabelledHarmonium
+from ravine.models.unit_groups import Beside
+from ravine.models.units import AbstractUnits, BinaryUnits, SoftmaxUnits
+from ravine.posteriors import Chain
+
+Bits = Float[Array, " units"]
+Latents = tuple[Array, ...]
+Top = Harmonium | LabelledHarmonium
+AT_ONCE = 10_000  # rows whose activities say at which rates the units of a layer begin
+
+
+class TwoWay(eqx.Module):
+    """Two neighbouring layers with separate weights up and down.
+
+    Parameters
+    ----------
+    lower, upper : units, with the biases that the way down and the way up use.
+    recognition, generative : weights of the way up and of the way down, shape (lower statistics, upper units).
+    """
+
+    lower: AbstractUnits
+    upper: BinaryUnits
+    recognition: Float[Array, "lower upper"]
+    generative: Float[Array, "lower upper"]
+
+    def up(self, x: Array) -> Bernoulli:
+        """q(upper | lower)."""
+        return self.upper.law(self.lower.statistic(x) @ self.recognition)
+
+    def down(self, h: Bits) -> AbstractDistribution:
+        """p(lower | upper)."""
+        return self.lower.law(self.generative @ h)
+
+    def tied(self) -> Harmonium:
+        """The two layers as a machine of their own, with the generative weights both ways."""
+        base = dataclasses.replace(self.lower, bias=jnp.zeros_like(cast(Any, self.lower).bias))
+        return Harmonium(self.lower, self.upper, Dense(self.generative), Fixed(base))
+
+    def learned(self, machine: Harmonium) -> TwoWay:
+        """The layers as such a machine has learned them, both ways alike."""
+        weight = cast(Dense, machine.coupling).weight
+        return TwoWay(machine.visible, cast(BinaryUnits, machine.hidden), weight, weight)
+
+
+class DeepBelief(eqx.Module):
+    r"""A deep belief net, and the recogniser that climbs it.
+
+    .. math:: p(x, h_1, ..., h_L) = p(x \mid h_1) \cdots p(h_{L-1} \mid h_L) \, e^{-F(h_L)} / Z
+
+    with the free energy F of the machine on top, whose visible units are those of the last layer, beside a label where
+    there are labels. The latents are (h_1, ..., h_L).
+
+    Parameters
+    ----------
+    layers : the lowest first.
+    top : the machine on top.
+    """
+
+    layers: tuple[TwoWay, ...]
+    top: Top
+
+    # --- the way up and the way down
+
+    def posterior(self, row: Row) -> Chain:
+        """q(h_1 | x) q(h_2 | h_1) ..., layer by layer."""
+        first, *others = self.layers
+        return Chain(first.up(self.entered(row)), tuple(layer.up for layer in others))
+
+    def entered(self, row: Row) -> Array:
+        """The cells; a missing one is what the lowest units are on their own."""
+        lower = self.layers[0].lower
+        return row.x if row.mask is None else row.clamp(lower.law(lower.still).mean())
+
+    def climbed(self, row: Row, layers: int | None = None) -> Bits:
+        """The probabilities of the units of a layer, each computed from those of the layer below."""
+        x = self.entered(row)
+        for layer in self.layers[:layers]:
+            x = layer.up(x).mean()
+        return x
+
+    def likelihood(self, z: Latents, context: PyTree = None) -> AbstractDistribution:
+        """p(x | h_1)."""
+        return self.layers[0].down(z[0])
+
+    def log_joint(self, z: Latents, row: Row) -> Scalar:
+        """log p(x, h) of the observed cells, in nats, but for log Z of the machine on top."""
+        value = self.layers[0].down(z[0]).log_prob(row.x, row.mask)
+        for layer, lower, upper in zip(self.layers[1:], z[:-1], z[1:], strict=True):
+            value = value + layer.down(upper).log_prob(lower)
+        return value + self.log_top(z[-1])
+
+    def log_top(self, h: Bits) -> Scalar:
+        """Minus the free energy of the machine on top, the label summed out."""
+        top = self.top
+        return -top.energy(h) if isinstance(top, Harmonium) else jax.nn.logsumexp(top.label_logits(h))
+
+    def descended(self, h: Bits, *, key: PRNGKeyArray) -> tuple[Latents, Array]:
+        """The latents below the top, and a row, drawn on the way down."""
+        drawn = [h]
+        for layer, k in zip(reversed(self.layers), jr.split(key, len(self.layers)), strict=True):
+            drawn.append(layer.down(drawn[-1]).sample(key=k))
+        return tuple(reversed(drawn[:-1])), drawn[-1]
+
+    def sample(self, context: PyTree = None, *, key: PRNGKeyArray) -> tuple[Latents, Array]:
+        """A draw of the machine on top by its chain, and one way down."""
+        chain, below = jr.split(key)
+        return self.descended(self.top.shown(self.top.sample(key=chain)[0]), key=below)
+
+    # --- labels
+
+    def label_shares(self, row: Row) -> Float[Array, " classes"]:
+        """p(y | h_L), at the probabilities that the way up gives."""
+        return jax.nn.softmax(cast(LabelledHarmonium, self.top).label_logits(self.climbed(row)))
+
+    def made(self, label: Float[Array, " classes"], *, key: PRNGKeyArray) -> Array:
+        """The mean of a row of a label: a chain on top with the label held, then a way down. Pixels stay means."""
+        top = cast(LabelledHarmonium, self.top)
+        chain, below = jr.split(key)
+        blank = top.pair.visible.blank()[0]
+        held = Row((blank, label), mask=(jnp.zeros(blank.shape, bool), jnp.array(True)))
+        latents, _ = self.descended(top.settled(held, key=chain)[0], key=below)
+        return self.likelihood(latents).mean()
+
+    # --- greedy learning
+
+    def machine(self, i: int) -> Top:
+        """Layer i and the one above as a machine of their own; past the last layer, the one on top."""
+        return self.top if i == len(self.layers) else self.layers[i].tied()
+
+    def with_machine(self, i: int, machine: Any) -> Self:
+        """The net with what such a machine has learned."""
+        if i == len(self.layers):
+            return dataclasses.replace(self, top=machine)
+        layers = tuple(layer.learned(machine) if j == i else layer for j, layer in enumerate(self.layers))
+        return dataclasses.replace(self, layers=layers)
+
+    def presented(self, row: Row, i: int) -> Row:
+        """What layer i sees of a row: probabilities from below."""
+        return row if i == 0 else dataclasses.replace(row, x=self.climbed(row, i), mask=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """A preparation: the units of layer i begin at the rates at which the layers below have them."""
+
+    layer: int
+
+    def __call__(self, model: DeepBelief, source: Any, *, key: PRNGKeyArray) -> DeepBelief:
+        """The net whose layer i begins so."""
+        rows = min(source.rows, AT_ONCE)
+        block, places = source.block(np.arange(rows)[None])
+        seen = jax.tree.map(lambda leaf: leaf[jnp.asarray(places[0])], block)
+        return _at_rates(model, seen, self.layer)
+
+
+@eqx.filter_jit
+def _at_rates(model: DeepBelief, seen: Row, i: int) -> DeepBelief:
+    rate = jnp.mean(jax.vmap(lambda row: model.climbed(row, i))(seen), axis=0)
+    units = BinaryUnits().sized(rate.shape, rate)
+    if i < len(model.layers):
+        return model.with_machine(i, dataclasses.replace(model.machine(i), visible=units))
+    if isinstance(model.top, Harmonium):
+        return model.with_machine(i, dataclasses.replace(model.top, visible=units, base=Fixed(units)))
+    pair = model.top.pair
+    visible = Beside((units, cast(Beside, pair.visible).groups[1]))
+    pair = dataclasses.replace(pair, visible=visible, base=Fixed(visible))
+    return model.with_machine(i, dataclasses.replace(model.top, pair=pair))
+
+
+def unfolded(machine: Harmonium) -> DeepBelief:
+    """A net of the same law as a machine of bits: the first two of the infinitely many layers that it stands for.
+
+    Its lowest layer and its top share the weights of the machine, the right way up and upside down.
+
+    Examples
+    --------
+    >>> bits = lambda n: BinaryUnits().sized((n,))
+    >>> machine = Harmonium(bits(3), bits(2), Dense(jnp.ones((3, 2))), Fixed(bits(3)))
+    >>> net = unfolded(machine)
+    >>> bool(jnp.isclose(net.top.log_partition(), machine.log_partition()))
+    True
+    """
+    weight, hidden = cast(Dense, machine.coupling).weight, cast(BinaryUnits, machine.hidden)
+    layer = TwoWay(machine.visible, hidden, weight, weight)
+    base = Fixed(BinaryUnits().sized(hidden.shape))
+    return DeepBelief((layer,), Harmonium(hidden, machine.visible, Dense(weight.T), base, sweeps=machine.sweeps))
+
+
+def two_ways(lowest: AbstractUnits, sizes: tuple[int, ...], *, key: PRNGKeyArray) -> tuple[TwoWay, ...]:
+    """Layers of so many bits above the lowest units, with small weights that are alike both ways."""
+    layers, lower = [], lowest
+    for size, k in zip(sizes, jr.split(key, len(sizes)), strict=True):
+        upper, weight = BinaryUnits().sized((size,)), 0.01 * jr.normal(k, (lower.size, size))
+        layers.append(TwoWay(lower, upper, weight, weight))
+        lower = upper
+    return tuple(layers)
+
+
+def blank_top(units: int, hidden: int, classes: int, sweeps: int, *, key: PRNGKeyArray) -> Top:
+    """A machine on ``units`` bits with small weights; beside a label where there are ``classes``."""
+    bits, rest = BinaryUnits().sized((units,)), BinaryUnits().sized((hidden,))
+    visible = Beside(groups=(bits, SoftmaxUnits().sized((classes,)))) if classes else bits
+    weight = 0.01 * jr.normal(key, (units + classes, hidden))
+    machine = Harmonium(visible, rest, Dense(weight), Fixed(visible), sweeps=sweeps)
+    return LabelledHarmonium(machine, sweeps=sweeps) if classes else machine
