@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,9 +13,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from ravine._check import require, shown, whole
 from ravine._jax import highest_matmul, precision
-from ravine.core import AbstractEnergy, Row
+from ravine._tree import row_keys
+from ravine.core import AbstractEnergy, Row, walk
 from ravine.estimator import LatentVariableModel
-from ravine.evidence import AbstractPartition, PartitionFunction
+from ravine.evidence import AbstractPartition, PartitionFunction, held_cells
 from ravine.evidence.normalised import usual_partition
 from ravine.verbs import blockwise, drawn
 
@@ -47,6 +49,45 @@ class EnergyModel(Normalising, LatentVariableModel):
         values = self._ready(X)
         with precision(self.precision), highest_matmul():
             return np.asarray(blockwise(_energies, self._row(values), self.model_, self.schema_.draw(), self._key()))
+
+    def unroll(self, X: Any, marks: Sequence[int] = (1, 10, 100)) -> np.ndarray:
+        """Chains that begin at rows: where they are after so many sweeps, shape (len(marks), rows, columns).
+
+        Parameters
+        ----------
+        X : where the chains begin; missing cells are drawn first.
+        marks : increasing numbers of sweeps.
+        """
+        values = self._ready(X)
+        with precision(self.precision):
+            row, draw, key = self._row(values), self.schema_.draw(), jr.fold_in(self._key(), 10)
+            made = blockwise(_unrolled, row, self.model_, draw, tuple(marks), key)
+        return np.stack([self._outward(self.schema_.decode(one)) for one in np.moveaxis(made, 1, 0)])
+
+    def receptive_fields(self) -> np.ndarray:
+        """Weights of each hidden unit to the visible statistics, shape (hidden units, statistics)."""
+        check_is_fitted(self)
+        with precision(self.precision):
+            return np.asarray(self.model_.receptive_fields())
+
+
+def _unrolled(block: Row, model: AbstractEnergy, draw: Any, marks: tuple[int, ...], key: Any) -> jax.Array:
+    block = drawn(block, draw, key)
+
+    def one(row: Row, key: Any) -> jax.Array:
+        known = model.lifted(row)
+        begin, go = jr.split(key)
+        first = known.x
+        if known.mask is not None:
+            first = walk(model.kernel(known), known.clamp(model.start(key=begin)), 20, key=go)
+        shown, position, done = [], first, 0
+        for i, mark in enumerate(marks):
+            steps, done = mark - done, mark
+            position = walk(model.kernel(), position, steps, key=jr.fold_in(go, i)) if steps else position
+            shown.append(model.shown(position))
+        return jnp.stack(shown)
+
+    return jax.vmap(one)(block, row_keys(key, held_cells(block)))
 
 
 def _energies(block: Row, model: AbstractEnergy, draw: Any, key: Any) -> jax.Array:

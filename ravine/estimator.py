@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self, cast, get_args
 import jax
 import jax.random as jr
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import PRNGKeyArray, PyTree
 from sklearn.base import clone
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.metaestimators import available_if
@@ -23,7 +23,7 @@ from ravine._jax import key_words, precision
 from ravine._record import record, remembered, schema_of, table_of, texts, wants_table
 from ravine.answers import Answers
 from ravine.checkpoint import load_run, save_run
-from ravine.core import AbstractEvidence, AbstractLatentModel
+from ravine.core import AbstractEvidence
 from ravine.data import ArraySource, MappedSource, Schema
 from ravine.data.frames import taken
 from ravine.data.plan import Kind
@@ -213,7 +213,7 @@ class LatentVariableModel(Answers, Learner):
         state = super().__getstate__()
         return {**state, "_going": None} if "model_" in state else state
 
-    def _blank(self) -> AbstractLatentModel:
+    def _blank(self) -> PyTree:
         return blank(self, self.schema_, jr.key(self.seed_))
 
     # --- for scikit-learn and the loop
@@ -229,7 +229,7 @@ class LatentVariableModel(Answers, Learner):
             return MappedSource(values, cast(Schema, self.schema_), np.dtype(self.precision), weight=weight)
         return ArraySource(self._row(values, weight))
 
-    def _remember(self, model: AbstractLatentModel, key: PRNGKeyArray) -> None:
+    def _remember(self, model: PyTree, key: PRNGKeyArray) -> None:
         self.model_, self._going = model, None
         self._key_words = key_words(key)
         self._n_features_out = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(self._latent_like()))

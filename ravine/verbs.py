@@ -20,10 +20,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from ravine._jax import hasty_jit, highest_matmul, on_processor
 from ravine._tree import row_keys
 from ravine.core import (
-    AbstractDirected,
     AbstractDraw,
     AbstractEvidence,
-    AbstractLatentModel,
     AbstractTractable,
     LogLikelihood,
     Row,
@@ -118,12 +116,12 @@ def drawn(block: Row, draw: AbstractDraw | None, key: PRNGKeyArray) -> Row:
     return jax.vmap(lambda row, k: draw(row, key=k))(block, row_keys(jr.fold_in(key, 1), held_cells(block)))
 
 
-def latent_mean(model: AbstractLatentModel, batch: Row, draw: AbstractDraw | None, *, key: PRNGKeyArray) -> np.ndarray:
+def latent_mean(model: PyTree, batch: Row, draw: AbstractDraw | None, *, key: PRNGKeyArray) -> np.ndarray:
     """Posterior means, one flat vector per row."""
     return blockwise(_latent_mean, batch, model, draw, key)
 
 
-def _latent_mean(block: Row, model: AbstractLatentModel, draw: AbstractDraw | None, key: PRNGKeyArray) -> Array:
+def _latent_mean(block: Row, model: PyTree, draw: AbstractDraw | None, key: PRNGKeyArray) -> Array:
     return jax.vmap(lambda row: flat(model.posterior(row).mean()))(drawn(block, draw, key))
 
 
@@ -140,35 +138,31 @@ def unflat(vector: Float[Array, " n"], like: PyTree) -> PyTree[Array]:
     return jax.tree.unflatten(structure, [p.reshape(leaf.shape) for p, leaf in zip(pieces, leaves, strict=True)])
 
 
-def decoded_mean(model: AbstractDirected, latents: np.ndarray, like: PyTree) -> np.ndarray:
+def decoded_mean(model: PyTree, latents: np.ndarray, like: PyTree) -> np.ndarray:
     """E[x | z] for rows of flat latents."""
     return blockwise(_decoded_mean, Row(jnp.asarray(latents)), model, like)
 
 
-def _decoded_mean(block: Row, model: AbstractDirected, like: PyTree) -> Array:
+def _decoded_mean(block: Row, model: PyTree, like: PyTree) -> Array:
     return jax.vmap(lambda z: model.likelihood(unflat(z, like)).mean())(block.x)
 
 
-def completed(
-    model: AbstractLatentModel, batch: Row, draw: AbstractDraw | None, particles: int, *, key: PRNGKeyArray
-) -> np.ndarray:
+def completed(model: PyTree, batch: Row, draw: AbstractDraw | None, particles: int, *, key: PRNGKeyArray) -> np.ndarray:
     """E[x | observed cells] of every row; observed cells as they came."""
     return blockwise(_completed, batch, model, draw, particles, key, block=_completing(model))
 
 
-def _completing(model: AbstractLatentModel) -> int:
+def _completing(model: PyTree) -> int:
     return few(not isinstance(model, AbstractTractable), 1)
 
 
-def _completed(
-    block: Row, model: AbstractLatentModel, draw: AbstractDraw | None, particles: int, key: PRNGKeyArray
-) -> Array:
+def _completed(block: Row, model: PyTree, draw: AbstractDraw | None, particles: int, key: PRNGKeyArray) -> Array:
     keys = row_keys(key, held_cells(block))
     return jax.vmap(lambda row, k: expected_completion(model, row, particles, key=k))(drawn(block, draw, key), keys)
 
 
 def completions(
-    model: AbstractLatentModel, batch: Row, draw: AbstractDraw | None, particles: int, draws: int, *, key: PRNGKeyArray
+    model: PyTree, batch: Row, draw: AbstractDraw | None, particles: int, draws: int, *, key: PRNGKeyArray
 ) -> np.ndarray:
     """``draws`` draws of every row given its observed cells, shape (draws, rows, ...)."""
     made = blockwise(_completions, batch, model, draw, particles, draws, key, block=_completing(model))
@@ -176,7 +170,7 @@ def completions(
 
 
 def _completions(
-    block: Row, model: AbstractLatentModel, draw: AbstractDraw | None, particles: int, draws: int, key: PRNGKeyArray
+    block: Row, model: PyTree, draw: AbstractDraw | None, particles: int, draws: int, key: PRNGKeyArray
 ) -> Array:
     keys = row_keys(key, held_cells(block))
 

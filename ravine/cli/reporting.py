@@ -52,8 +52,9 @@ def report(
     rows, labels, unseen, origin = asked(model, folder, data)
     own = data in (None, origin.data)
     findings = _findings(model, str(origin.data)) if own and not quick else ()
-    where = out or folder / "report.html"
-    path = write(model, rows, where, labels=labels, findings=findings, unseen=unseen, origin=origin)
+    where, seen = out or folder / "report.html", _learned(model, str(origin.data)) if unseen else None
+    told = {"labels": labels, "findings": findings, "unseen": unseen, "learned": seen, "origin": origin}
+    path = write(model, rows, where, **told)
     print(f"{path}: {path.stat().st_size / 1024:.0f} KB")
 
 
@@ -63,6 +64,14 @@ def _findings(model: LatentVariableModel, name: str) -> Iterable[Any]:
     from ravine.data import load_dataset
 
     return model.diagnose(*divided(load_dataset(name), model)).findings
+
+
+def _learned(model: LatentVariableModel, name: str) -> np.ndarray:
+    """The rows that the fit has learned from."""
+    from ravine.cli.diagnosis import divided
+    from ravine.data import load_dataset
+
+    return divided(load_dataset(name), model)[0]
 
 
 def remember(model: LatentVariableModel, folder: Path) -> None:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray, PyTree
 
 from ravine._jax import key_words
 from ravine._tree import row_keys
-from ravine.core import AbstractDirected, AbstractLatentModel, AbstractTractable, Row, rows_in
+from ravine.core import AbstractDirected, AbstractTractable, Row, rows_in
 from ravine.evidence import drawn_completion, held_cells, weighted_draws
 from ravine.verbs import blockwise, few, samples
 
@@ -72,9 +72,7 @@ def _cells_given(block: Row, model: AbstractDirected, key: PRNGKeyArray) -> Floa
     return jax.vmap(lambda row, k: model.likelihood(row.x, row.context).sample(key=k))(block, keys)
 
 
-def made_rows(
-    model: AbstractLatentModel, rows: int, context: PyTree = None, *, key: PRNGKeyArray
-) -> Float[np.ndarray, "n ..."]:
+def made_rows(model: PyTree, rows: int, context: PyTree = None, *, key: PRNGKeyArray) -> Float[np.ndarray, "n ..."]:
     """Rows drawn from the model, given the context of so many rows, in turn, where there is any."""
     if not _is_weighted(model):
         return samples(model, rows, key=key)
@@ -89,7 +87,7 @@ def _priors(block: Row, model: AbstractDirected, key: PRNGKeyArray) -> PyTree[Ar
 
 
 def completions(
-    model: AbstractLatentModel, batch: Row, particles: int, draws: int, *, key: PRNGKeyArray
+    model: PyTree, batch: Row, particles: int, draws: int, *, key: PRNGKeyArray
 ) -> Float[np.ndarray, "n draws ..."]:
     """Draws of every row given its observed cells, by keys that depend on what the row holds and on its place.
 
@@ -108,7 +106,7 @@ def completions(
 
 
 def _completions(
-    block: Row, model: AbstractLatentModel, particles: int, draws: int, key: PRNGKeyArray
+    block: Row, model: PyTree, particles: int, draws: int, key: PRNGKeyArray
 ) -> Float[Array, "n draws ..."]:
     def one(row: Row, key: PRNGKeyArray) -> Float[Array, "draws ..."]:
         # one draw after the other: side by side they would need the memory of so many rows
@@ -118,7 +116,7 @@ def _completions(
 
 
 def _latents(
-    block: Row, model: AbstractLatentModel, particles: int, draws: int, key: PRNGKeyArray
+    block: Row, model: PyTree, particles: int, draws: int, key: PRNGKeyArray
 ) -> PyTree[Float[Array, "n draws ..."]]:
     def one(row: Row, key: PRNGKeyArray) -> PyTree[Array]:
         here, there = jr.split(key)
@@ -145,7 +143,7 @@ def mask_of(batch: Row) -> Bool[np.ndarray, "n d"]:
     )
 
 
-def nodes_of(model: AbstractLatentModel, batch: Row) -> tuple[Any, ...]:
+def nodes_of(model: PyTree, batch: Row) -> tuple[Any, ...]:
     """The stochastic nodes of a row's posterior, with shapes for arrays: nothing is computed."""
     row = jax.tree.map(lambda leaf: leaf[0], batch)
     return eqx.filter_eval_shape(lambda model, row: model.posterior(row).nodes(), model, row)

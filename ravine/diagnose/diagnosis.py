@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ravine._check import Complaint, require, whole
 from ravine._jax import highest_matmul
@@ -80,7 +80,7 @@ USUAL = Effort()
 class Subject(NamedTuple):
     """What the checks look at: some training rows, some to judge by with their places and log p(x), and all rows."""
 
-    model: AbstractLatentModel
+    model: PyTree
     train: Row
     fresh: Row
     places: np.ndarray
@@ -96,7 +96,7 @@ Check = Callable[..., Finding | str]  # (subject, *, key): what was found, or wh
 
 
 def diagnose(
-    model: AbstractLatentModel,
+    model: PyTree,
     train: Row,
     held_out: Row | None = None,
     *,
@@ -152,7 +152,7 @@ def presented(batch: Row, draw: AbstractDraw | None, *, key: PRNGKeyArray) -> Ro
     return batch if draw is None else blockwise(drawn, batch, draw, key)
 
 
-def _subject(model: AbstractLatentModel, train: Row, held_out: Row | None, how: tuple, *, key: PRNGKeyArray) -> Subject:
+def _subject(model: PyTree, train: Row, held_out: Row | None, how: tuple, *, key: PRNGKeyArray) -> Subject:
     (objective, evidence, effort), (here, there, luck) = how, jr.split(key, 3)
     some_train, places = some(train, whole("rows", effort.rows, 2), key=here)
     fresh = some_train
@@ -165,7 +165,7 @@ def _subject(model: AbstractLatentModel, train: Row, held_out: Row | None, how: 
     return Subject(model, some_train, fresh, places, held_out is not None, train, scores, objective, evidence, effort)
 
 
-def _evidence(model: AbstractLatentModel, draws: int) -> AbstractEvidence:
+def _evidence(model: PyTree, draws: int) -> AbstractEvidence:
     if isinstance(model, AbstractTractable):
         return Exact()
     if isinstance(model, AbstractEnergy):
@@ -230,7 +230,7 @@ def _gradient(subject: Subject, *, key: PRNGKeyArray) -> Finding | str:
     return gradient_noise(model, objective, batch, key=key).finding()
 
 
-def _scored(model: AbstractLatentModel, evidence: AbstractEvidence, rows: Row, key: PRNGKeyArray) -> LogLikelihood:
+def _scored(model: PyTree, evidence: AbstractEvidence, rows: Row, key: PRNGKeyArray) -> LogLikelihood:
     got = log_likelihood(model, evidence, rows, None, key=key)
     return got._replace(value=np.asarray(got.value, np.float64))
 

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, PRNGKeyArray, PyTree
 
 from ravine._check import require
-from ravine.core import AbstractLatentModel, Row
+from ravine.core import Row
 from ravine.diagnose._rows import cells_of, completions, mask_of, place_keys, placed, stream
 from ravine.diagnose.words import Finding, share
 from ravine.verbs import blockwise
@@ -83,7 +83,7 @@ class ImputationCalibration:
 
 
 def imputation_calibration(
-    model: AbstractLatentModel,
+    model: PyTree,
     batch: Row,
     *,
     key: PRNGKeyArray,

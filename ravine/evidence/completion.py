@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ravine.core import AbstractDistribution, AbstractEnergy, AbstractLatentModel, AbstractTractable, Latent, Row, walk
+from ravine.core import AbstractDistribution, AbstractEnergy, AbstractTractable, Latent, Row, walk
 
 
-def expected_completion(model: AbstractLatentModel | AbstractEnergy, row: Row, k: int, *, key: PRNGKeyArray) -> Array:
+def expected_completion(model: PyTree, row: Row, k: int, *, key: PRNGKeyArray) -> Array:
     """E[x | observed cells], observed cells untouched.
 
     Exact for an `AbstractTractable`. For an `AbstractEnergy` the mean over ``k`` further sweeps of a chain in which the
@@ -28,7 +28,7 @@ def expected_completion(model: AbstractLatentModel | AbstractEnergy, row: Row, k
     return row.clamp(jnp.tensordot(share, means, 1))
 
 
-def drawn_completion(model: AbstractLatentModel | AbstractEnergy, row: Row, k: int, *, key: PRNGKeyArray) -> Array:
+def drawn_completion(model: PyTree, row: Row, k: int, *, key: PRNGKeyArray) -> Array:
     """One draw of the missing cells given the observed ones.
 
     By the end of a chain for an `AbstractEnergy`, by sampling-importance-resampling where else it is not exact.
@@ -57,9 +57,7 @@ def _chain_mean(model: AbstractEnergy, row: Row, k: int, *, key: PRNGKeyArray) -
     return jax.lax.fori_loop(0, k, on, (first, jnp.zeros_like(row.x)))[1] / k
 
 
-def weighted_draws(
-    model: AbstractLatentModel, row: Row, k: int, *, key: PRNGKeyArray
-) -> tuple[Latent, Float[Array, " k"]]:
+def weighted_draws(model: PyTree, row: Row, k: int, *, key: PRNGKeyArray) -> tuple[Latent, Float[Array, " k"]]:
     """``k`` draws of q(z | x) and their normalised importance weights under p(z | x)."""
     posterior = model.posterior(row)
     z, log_q = jax.vmap(lambda k: posterior.sample(key=k))(jr.split(key, k))
@@ -76,7 +74,7 @@ class Decoding(Protocol):
         ...
 
 
-def _likelihood(model: AbstractLatentModel, z: Latent, row: Row) -> AbstractDistribution:
+def _likelihood(model: PyTree, z: Latent, row: Row) -> AbstractDistribution:
     if not isinstance(model, Decoding):
         raise TypeError(f"{type(model).__name__} has no likelihood p(x | z) to fill cells from.")
     return model.likelihood(z, row.context)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -11,7 +11,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ravine._tree import row_keys
-from ravine.core import AbstractEvidence, AbstractLatentModel, AbstractTractable, Direction, Row, Scalar
+from ravine.core import AbstractEvidence, AbstractPosterior, AbstractTractable, Direction, Latent, Row, Scalar
 
 
 class Exact(AbstractEvidence):
@@ -43,6 +43,19 @@ class ExactGenerator(AbstractEvidence):
         return "closed-form"
 
 
+@runtime_checkable
+class Proposing(Protocol):
+    """A joint law of rows and latents, and a proposal of the latents of a row."""
+
+    def posterior(self, row: Row) -> AbstractPosterior:
+        """q(z | x)."""
+        ...
+
+    def log_joint(self, z: Latent, row: Row) -> Scalar:
+        """log p(x, z), in nats."""
+        ...
+
+
 class ImportanceWeighted(AbstractEvidence):
     """``log 1/k sum_i p(x, z_i) / q(z_i | x)``, z_i ~ q: a stochastic lower bound that tightens with ``k``.
 
@@ -56,7 +69,7 @@ class ImportanceWeighted(AbstractEvidence):
     direction: ClassVar[Direction] = "lower"
 
     def __call__(
-        self, model: AbstractLatentModel, batch: Row, *, key: PRNGKeyArray
+        self, model: Proposing, batch: Row, *, key: PRNGKeyArray
     ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         keys = row_keys(key, held_cells(batch))
         return jax.vmap(lambda row, k: self._row(model, row, k))(batch, keys)
@@ -64,7 +77,7 @@ class ImportanceWeighted(AbstractEvidence):
     def method(self) -> str:
         return f"importance-{self.k}"
 
-    def _row(self, model: AbstractLatentModel, row: Row, key: PRNGKeyArray) -> tuple[Scalar, Scalar]:
+    def _row(self, model: Proposing, row: Row, key: PRNGKeyArray) -> tuple[Scalar, Scalar]:
         posterior = model.posterior(row)
         rounds = -(-self.k // self.block)
         block = -(-self.k // rounds)  # blocks of nearly one size: few draws are thrown away

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ravine._check import require, shown, whole
 from ravine._containers import as_given
@@ -19,7 +19,6 @@ from ravine.core import (
     AbstractDirected,
     AbstractDistribution,
     AbstractDraw,
-    AbstractLatentModel,
     AbstractTractable,
     Row,
 )
@@ -154,7 +153,7 @@ def _exact(
     return jax.vmap(lambda row: jax.vmap(lambda p: cell_quantile(model, row, p))(tails))(drawn(block, draw, key))
 
 
-def cell_quantile(model: AbstractLatentModel, row: Row, p: Float[Array, ""]) -> Float[Array, " d"]:
+def cell_quantile(model: PyTree, row: Row, p: Float[Array, ""]) -> Float[Array, " d"]:
     """The ``p`` quantile of every missing cell given the observed ones; observed cells as they are.
 
     Exact to rounding for a Gaussian conditional, and for a mixture of them, whose distribution function is inverted by
@@ -217,13 +216,13 @@ def _deviation(law: AbstractDistribution) -> Array | None:
 
 
 def _completions(
-    block: Row, model: AbstractLatentModel, draw: AbstractDraw | None, particles: int, draws: int, key: PRNGKeyArray
+    block: Row, model: PyTree, draw: AbstractDraw | None, particles: int, draws: int, key: PRNGKeyArray
 ) -> Array:
     keys = row_keys(key, held_cells(block))
     return jax.vmap(lambda row, k: _completed(model, row, particles, draws, k))(drawn(block, draw, key), keys)
 
 
-def _completed(model: AbstractLatentModel, row: Row, k: int, draws: int, key: PRNGKeyArray) -> Array:
+def _completed(model: PyTree, row: Row, k: int, draws: int, key: PRNGKeyArray) -> Array:
     """Draws of one row; where not exact, resampled from one set of weighted latents, so that it is decoded once."""
     if not isinstance(model, AbstractDirected) or isinstance(model, AbstractTractable):
         return jax.vmap(lambda one: drawn_completion(model, row, k, key=one))(jr.split(key, draws))

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray, PyTree
 from ravine._check import complaint, whole
 from ravine._containers import as_given
 from ravine._jax import key_words, precision
-from ravine.core import AbstractDraw, AbstractLatentModel, Row
+from ravine.core import AbstractDraw, Row
 from ravine.data import AnySchema, ArraySource, TableSchema
 from ravine.evidence import drawn_completion
 from ravine.fitting import Recipe, fit, plan, split
@@ -76,9 +76,7 @@ def _drawn_table(fitted: Imputer, row: Row, learn: PRNGKeyArray, fill: PRNGKeyAr
     return blockwise(_filled, numbered, model, fitted.schema_.draw(), fitted.particles, fill)
 
 
-def _filled(
-    block: Row, model: AbstractLatentModel, draw: AbstractDraw | None, particles: int, key: PRNGKeyArray
-) -> Array:
+def _filled(block: Row, model: PyTree, draw: AbstractDraw | None, particles: int, key: PRNGKeyArray) -> Array:
     keys = jax.vmap(lambda i: jr.fold_in(key, i))(block.index)
     return jax.vmap(lambda row, k: drawn_completion(model, row, particles, key=k))(drawn(block, draw, key), keys)
 

@@ -19,6 +19,7 @@ from ravine._tree import Fixed
 from ravine.core import AbstractDistribution, Row, Scalar
 from ravine.dist import Bernoulli
 from ravine.models.energy import Dense, Harmonium
+from ravine.models.feed_forward import FeedForward
 from ravine.models.labelled_energy import LabelledHarmonium
 from ravine.models.unit_groups import Beside
 from ravine.models.units import AbstractUnits, BinaryUnits, SoftmaxUnits
@@ -75,10 +76,12 @@ class DeepBelief(eqx.Module):
     ----------
     layers : the lowest first.
     top : the machine on top.
+    network : the way up as a net of its own that tells labels, once it was made; else None.
     """
 
     layers: tuple[TwoWay, ...]
     top: Top
+    network: FeedForward | None = None
 
     # --- the way up and the way down
 
@@ -112,8 +115,7 @@ class DeepBelief(eqx.Module):
 
     def log_top(self, h: Bits) -> Scalar:
         """Minus the free energy of the machine on top, the label summed out."""
-        top = self.top
-        return -top.energy(h) if isinstance(top, Harmonium) else jax.nn.logsumexp(top.label_logits(h))
+        return -(self.top.energy(h) if isinstance(self.top, Harmonium) else self.top.cells_energy(h))
 
     def descended(self, h: Bits, *, key: PRNGKeyArray) -> tuple[Latents, Array]:
         """The latents below the top, and a row, drawn on the way down."""
@@ -130,8 +132,24 @@ class DeepBelief(eqx.Module):
     # --- labels
 
     def label_shares(self, row: Row) -> Float[Array, " classes"]:
-        """p(y | h_L), at the probabilities that the way up gives."""
-        return jax.nn.softmax(cast(LabelledHarmonium, self.top).label_logits(self.climbed(row)))
+        """p(y | h_L), at the probabilities that the way up gives; what the network says, where there is one."""
+        return jax.nn.softmax(-self.answers(row))
+
+    def answers(self, row: Row) -> Float[Array, " classes"]:
+        """The energy of each label, up to a constant."""
+        if self.network is not None:
+            return -self.network(self.layers[0].lower.statistic(self.entered(row)))
+        return -cast(LabelledHarmonium, self.top).label_logits(self.climbed(row))
+
+    def feed_forward(self) -> FeedForward:
+        """The way up, with the hidden units on top, and the weights of the label as the read-out."""
+        pair = cast(LabelledHarmonium, self.top).pair
+        groups, weight = cast(Beside, pair.visible).groups, cast(Dense, pair.coupling).weight
+        bits, label, above = groups[0].size, cast(SoftmaxUnits, groups[1]), cast(BinaryUnits, pair.hidden)
+        ups = tuple((layer.recognition, cast(Array, layer.upper.bias)) for layer in self.layers)
+        ends = ((weight[:bits], cast(Array, above.bias)), (weight[bits:].T, cast(Array, label.bias)))
+        weights, biases = zip(*ups, *ends, strict=True)
+        return FeedForward(weights, biases)
 
     def made(self, label: Float[Array, " classes"], *, key: PRNGKeyArray) -> Array:
         """The mean of a row of a label: a chain on top with the label held, then a way down. Pixels stay means."""
@@ -158,6 +176,15 @@ class DeepBelief(eqx.Module):
     def presented(self, row: Row, i: int) -> Row:
         """What layer i sees of a row: probabilities from below."""
         return row if i == 0 else dataclasses.replace(row, x=self.climbed(row, i), mask=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class ToNetwork:
+    """A preparation: the way up becomes a feed-forward net, which is then learned by back-propagation."""
+
+    def __call__(self, model: DeepBelief, source: Any, *, key: PRNGKeyArray) -> DeepBelief:
+        """The net with its network."""
+        return dataclasses.replace(model, network=model.feed_forward())
 
 
 @dataclasses.dataclass(frozen=True)

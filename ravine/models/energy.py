@@ -204,6 +204,10 @@ class Harmonium(AbstractEnergy):
         ones = jax.tree.map(lambda m: m.astype(float), mask)
         return self.visible.spread(ones) > 0
 
+    def receptive_fields(self) -> Float[Array, "hidden visible"]:
+        """The field on the visible units that each hidden statistic makes."""
+        return jax.vmap(self.coupling.down)(jnp.eye(self.hidden.size))
+
     def likelihood(self, z: PyTree[Array], context: PyTree = None) -> AbstractDistribution:
         """p(v | h)."""
         return self.visible.law(self.down(z))
@@ -264,10 +268,10 @@ class Harmonium(AbstractEnergy):
             return jax.tree.map(lambda leaf: leaf[None], row.x), jnp.ones(1, bool)
         units, mask = countable(self.visible), row.mask.ravel()
         choices, cells = units.choices()[0], min(self._listed_cells(bits), mask.size)
-        digits = jnp.arange(choices**cells)[:, None] // choices ** jnp.arange(cells) % choices
+        digits = jnp.arange(choices**cells)[:, None] // (choices ** jnp.arange(cells))[None] % choices
         places = jnp.argsort(mask, stable=True)[:cells]  # the missing ones first
         full = jnp.zeros((len(digits), mask.size), int).at[:, places].set(digits)
-        once = jnp.all((digits == 0) | ~mask[places], axis=1)
+        once = jnp.all((digits == 0) | ~mask[places][None], axis=1)
         return jax.vmap(lambda d: row.clamp(units.state(d)))(full), once
 
     def _listed_cells(self, bits: float) -> int:
@@ -376,7 +380,7 @@ def log_sum(units: AbstractCountable, value: Callable[[PyTree], Scalar], at_once
 
     def block(top: Scalar, first: Int[Array, ""]) -> tuple[Scalar, None]:
         places = first + jnp.arange(min(at_once, count))
-        digits = (places[:, None] // jnp.asarray(strides)) % jnp.asarray(choices)
+        digits = (places[:, None] // jnp.asarray(strides)[None]) % jnp.asarray(choices)[None]
         values = jax.vmap(lambda d: value(units.state(d)))(digits)
         return jnp.logaddexp(top, jax.nn.logsumexp(jnp.where(places < count, values, -jnp.inf))), None
 

@@ -26,7 +26,7 @@ from ravine.core import AbstractDistribution, Scalar
 from ravine.dist import Bernoulli, Codes, Gaussian, OneHot, TruncatedGaussian
 
 Cells = Float[Array, "..."]
-Field = Float[Array, " statistics"]
+Field = Float[Array, " _statistics"]
 LEAST = 0.01  # what a mean rate is kept away from 0 and 1
 
 
@@ -326,8 +326,8 @@ class PottsUnits(AbstractCountable):
         top = self.levels - 1
         rate = jnp.clip(jnp.asarray(base).reshape(shape) / top, LEAST, 1 - LEAST)
         ways = gammaln(top + 1.0) - gammaln(jnp.arange(top + 1) + 1.0) - gammaln(top - jnp.arange(top + 1) + 1.0)
-        slope = jnp.log(rate / (1 - rate))[..., None] * jnp.arange(self.levels)
-        return PottsUnits(shape, self.levels, ways + slope)
+        slope = jnp.tensordot(jnp.log(rate / (1 - rate)), jnp.arange(self.levels, dtype=float), 0)
+        return PottsUnits(shape, self.levels, jnp.broadcast_to(ways, slope.shape) + slope)
 
     def statistic(self, x: Cells) -> Field:
         return jax.nn.one_hot(x.astype(jnp.int32), self.levels, dtype=x.dtype).ravel()

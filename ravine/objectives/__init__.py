@@ -4,6 +4,7 @@ from ravine.objectives.bounds import ELBO, IWAE, AnalyticELBO, DReG, StickingThe
 from ravine.objectives.centring import Centring
 from ravine.objectives.contrast import Contrast, ExactLikelihood, PseudoLikelihood, pseudo_log_likelihood
 from ravine.objectives.cross_entropy import CrossEntropy
+from ravine.objectives.energy_losses import Discriminative, NLLLoss
 from ravine.objectives.exact import MaximumLikelihood
 from ravine.objectives.information import InformationBound
 from ravine.objectives.labelled import SemiSupervised
@@ -18,9 +19,11 @@ __all__ = [
     "Contrast",
     "CrossEntropy",
     "DReG",
+    "Discriminative",
     "ExactLikelihood",
     "InformationBound",
     "MaximumLikelihood",
+    "NLLLoss",
     "PseudoLikelihood",
     "Relaxed",
     "SemiSupervised",

@@ -13,15 +13,15 @@ import jax.random as jr
 import optax
 from jaxtyping import PRNGKeyArray
 
-from ravine._tree import AbstractSchedule
+from ravine._tree import AbstractSchedule, Part
 from ravine.core import AbstractEvidence
 from ravine.data import Schema
 from ravine.energies import Dreaming, Normalising
 from ravine.estimator import LatentVariableModel
 from ravine.evidence import Layered
 from ravine.labelled import LabelledModel
-from ravine.models.deep_belief import DeepBelief, Rates, blank_top, two_ways
-from ravine.objectives import Contrast, UpDown
+from ravine.models.deep_belief import DeepBelief, Rates, ToNetwork, blank_top, two_ways
+from ravine.objectives import Contrast, Discriminative, NLLLoss, UpDown
 from ravine.rules import Contrastive, ContrastiveDivergence, Descend, Greedy, Optimiser
 from ravine.train import Stage
 from ravine.trial import Trial
@@ -48,6 +48,17 @@ def up_and_down(steps: int | None, rate: float | AbstractSchedule, batch: int) -
     """Stages of equal length with 3, 6 and 10 sweeps on top; none where there are no steps."""
     share = (steps or 0) // len(SWEEPS)
     return [Stage(Descend(UpDown(k), Optimiser(optax.sgd, (rate,))), share, batch) for k in SWEEPS if share]
+
+
+def back_propagation(steps: int | None, rate: float | AbstractSchedule, batch: int) -> list[Stage]:
+    """A stage that learns the way up as a feed-forward net, from the labels alone; none where there are no steps."""
+    rule = Descend(Discriminative(NLLLoss()), Optimiser(optax.adam, (rate,)), on=Part("network"))
+    return [Stage(rule, some, batch, prepare=ToNetwork()) for some in (steps,) if some]
+
+
+def networked(net: DeepBelief, steps: int | None) -> DeepBelief:
+    """The net, with a network where there are steps to learn it."""
+    return ToNetwork()(net, None, key=jr.key(0)) if steps else net
 
 
 class DeepBeliefNet(Normalising, LatentVariableModel):
@@ -107,6 +118,9 @@ class DeepBeliefClassifier(Dreaming, Normalising, LabelledModel):
     ----------
     layers : units of the layers, the lowest first; the last ones are the hidden units of the machine on top.
     greedy, greedy_rate, decay, steps, rate, batch_size, sweeps : as for `DeepBeliefNet`.
+    tuning : steps of back-propagation through the way up as a feed-forward net, which then tells the labels; None
+        leaves them to the machine on top.
+    tuning_rate : of Adam in these.
 
     Examples
     --------
@@ -126,6 +140,8 @@ class DeepBeliefClassifier(Dreaming, Normalising, LabelledModel):
     rate: float | AbstractSchedule = 0.02
     batch_size: int = 100
     sweeps: int = 1000
+    tuning: int | None = None
+    tuning_rate: float | AbstractSchedule = 1e-4
     evidence: AbstractEvidence = Layered()
     validation: float = 0.0
 
@@ -137,9 +153,10 @@ class DeepBeliefClassifier(Dreaming, Normalising, LabelledModel):
         below, above = jr.split(key)
         layers = two_ways(schema.units(), self.layers[:-1], key=below)
         top = blank_top(self.layers[-2], self.layers[-1], self.class_count(), self.sweeps, key=above)
-        return DeepBelief(layers, top)
+        return networked(DeepBelief(layers, top), self.tuning)
 
     def stages(self, rows: int) -> list[Stage]:
         """Layer by layer, then up and down."""
         first = greedily(len(self.layers) - 1, self.greedy, self.greedy_rate, self.batch_size, self.decay)
-        return first + up_and_down(self.steps, self.rate, self.batch_size)
+        last = back_propagation(self.tuning, self.tuning_rate, self.batch_size)
+        return first + up_and_down(self.steps, self.rate, self.batch_size) + last

@@ -25,6 +25,7 @@ def report(
     labels: Any = None,
     findings: Iterable[Any] = (),
     unseen: bool | None = None,
+    learned: Any = None,
     title: str | None = None,
     origin: Origin | None = None,
 ) -> Path:
@@ -44,6 +45,7 @@ def report(
     labels : one for each row, to colour the map; without them it shows classes, or log p(x).
     findings : what was diagnosed: objects with ``name``, ``level`` ("good", "note" or "warning") and ``words``.
     unseen : whether the fit has not seen these rows; None leaves it open, and the page says so.
+    learned : rows that the fit has seen: their free energies are shown beside, where the model is an energy.
     title : heading of the page.
     origin : where the rows came from, so that the page can say how to fit again.
 
@@ -70,7 +72,7 @@ def report(
     findings = list(findings)
     for finding in findings:
         one_of(f"the level of the finding {finding.name!r}", finding.level, ("good", "note", "warning"))
-    text = written(look_at(model, X, labels, unseen), findings, title, origin or Origin())
+    text = written(look_at(model, X, labels, unseen, learned), findings, title, origin or Origin())
     write_bytes(path, text.encode())
     return Path(path)
 

@@ -21,7 +21,7 @@ def sections_images(seen: Looked) -> list[tuple[str, str, Html]]:
     made = [("samples", "Samples", _samples(seen, how)), ("reconstructions", "Reconstructions", _again(seen, how))]
     if seen.classes:
         made.append(("classes", "Classes", _classes(seen, how)))
-    elif not seen.held:
+    elif not seen.held and not hasattr(seen.model, "free_energy"):  # a hidden bit has no scale to move along
         made.append(("traversals", "Latents", _traversals(seen, how)))
     return [*made, ("inpainting", "Inpainting", _inpainting(seen, how))]
 

@@ -89,6 +89,7 @@ class Looked:
     evaluation : the mean of it, and what kind of number it is.
     labels : one for each row of X, or None.
     unseen : whether the fit has not seen the rows; None when nobody knows.
+    learned : rows that the fit has seen, where somebody gave them.
     """
 
     model: Any
@@ -100,6 +101,7 @@ class Looked:
     evaluation: Evaluation
     labels: np.ndarray | None
     unseen: bool | None
+    learned: Any = None
 
     @property
     def image(self) -> tuple[int, ...] | None:
@@ -133,7 +135,7 @@ class Looked:
         return np.asarray(rows, float).reshape(-1, *shape)
 
 
-def look_at(model: Any, X: Any, labels: Any, unseen: bool | None) -> Looked:
+def look_at(model: Any, X: Any, labels: Any, unseen: bool | None, learned: Any = None) -> Looked:
     """Choose rows and score them.
 
     Raises
@@ -161,6 +163,7 @@ def look_at(model: Any, X: Any, labels: Any, unseen: bool | None) -> Looked:
         evaluation=_evaluation(model, take(X, scored), got),
         labels=None if labels is None else labels[places],
         unseen=unseen,
+        learned=None if learned is None else flattened(learned) if image_axes(learned) else learned,
     )
 
 

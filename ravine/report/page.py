@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ravine.report.again import Origin, section_again
+from ravine.report.energy import sections_energy
 from ravine.report.groups import section_classes
 from ravine.report.holes import section_holes
 from ravine.report.images import sections_images
@@ -36,6 +37,7 @@ def written(seen: Looked, findings: Iterable[Any], title: str | None, origin: Or
         ("findings", "Findings", section_findings(findings)),
         ("curve", "Learning", section_curve(seen.model)),
         *middle,
+        *sections_energy(seen),
         ("map", "Map", section_map(seen, real)),
         ("odd", "Odd rows", section_odd(seen, real)),
         ("again", "Reproduce", section_again(seen.model, origin)),
