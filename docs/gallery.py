@@ -125,6 +125,7 @@ def measurement(result: dict[str, Any]) -> str:
         *accuracy(result),
         ["data", f"{result['data']}: {result['treated']}"],
         ["measured", nats(result["measured"])],
+        *([f"beside, {one['rows']} rows", nats(one)] for one in result.get("beside", [])),
         ["time", f"{duration(result['seconds'])} on {result['device']}"],
     ]
     parts = [table(rows, ["", "log p(x) per row, held out"]), f"```console\n{result['command']}\n```\n"]

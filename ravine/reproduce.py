@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
 import platform
@@ -42,7 +43,11 @@ def reproduce(name: str, scale: str, out: Path | None, seed: int, seeds: int, re
             return 130
         runs.append((model, model.evaluate(dataset.test)))
         print(f"seed {s}: {runs[-1][1]} after {model.seconds_:.0f} s", flush=True)
-    result = _result(name, scale, trial, runs) | _classes(trial, dataset, [model for model, _ in runs])
+    result = (
+        _result(name, scale, trial, runs)
+        | _beside(trial, dataset, runs[0][0])
+        | _classes(trial, dataset, [model for model, _ in runs])
+    )
     print(_comparison(result))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -126,6 +131,25 @@ def _classes(trial: Trial, dataset: Dataset, models: list[Any]) -> dict[str, Any
     shares = [float(np.mean(model.predict(dataset.test) == _labels(dataset)[1])) for model in models]
     told = {"reported": trial.accuracy, "measured": float(np.mean(shares)), "seeds": shares}
     return {"accuracy": told | {"labels of each class": trial.labels}}
+
+
+def _beside(trial: Trial, dataset: Dataset, model: LatentVariableModel) -> dict[str, Any]:
+    """The first model evaluated in other ways, each on rows that lie evenly among those of the test."""
+    found = []
+    for evidence, rows in trial.beside:
+        every = max(1, len(dataset.test) // rows)
+        got = clone_with(model, evidence).evaluate(dataset.test[::every][:rows])
+        print(f"beside: {got}", flush=True)
+        numbers = {"log_likelihood": got.log_likelihood, "standard_error": got.standard_error, "rows": got.rows}
+        found.append(numbers | {"direction": got.direction, "method": got.method})
+    return {"beside": found} if found else {}
+
+
+def clone_with(model: LatentVariableModel, evidence: Any) -> LatentVariableModel:
+    """The same fitted model, evaluated in another way."""
+    other = copy.copy(model)
+    other.evidence = evidence
+    return other
 
 
 def _result(name: str, scale: str, trial: Trial, runs: list[tuple[LatentVariableModel, Evaluation]]) -> dict[str, Any]:

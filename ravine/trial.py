@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -19,6 +19,7 @@ class Trial:
     source : where that number was read, and what differs from this run.
     labels : how many rows of each class have a label, for a recipe that learns from a few; None for models of rows.
     accuracy : published share of test rows that are given their right class.
+    beside : other ways to evaluate the log-likelihood, and of how many test rows each.
     """
 
     data: str
@@ -27,6 +28,7 @@ class Trial:
     source: str = ""
     labels: int | None = None
     accuracy: float | None = None
+    beside: Sequence[tuple[Any, int]] = ()
 
 
 NETS = {

@@ -1,6 +1,5 @@
 """Deep belief nets: what the layers are worth together, by listing every state of small ones."""
 
-import dataclasses
 import itertools
 
 import equinox as eqx
@@ -231,7 +230,6 @@ def test_a_saved_net_answers_as_before(tmp_path):
 
 
 def test_fields_of_layers_that_do_not_fit_are_refused():
-    assert dataclasses.fields(DeepBelief)
     with pytest.raises(ValueError, match="layers: expected"):
         rv.DeepBeliefNet(layers=(5,)).fit(np.zeros((10, 3)))
 
@@ -257,4 +255,4 @@ def test_back_propagation_tunes_the_network_alone():
     plain = rv.DeepBeliefClassifier(**told).fit(X, y)
     tuned = rv.DeepBeliefClassifier(tuning=1500, tuning_rate=3e-3, **told).fit(X, y)
     assert np.mean(tuned.predict(X) == y) > np.mean(plain.predict(X) == y)
-    np.testing.assert_array_equal(tuned.score_samples(X[:5]), plain.score_samples(X[:5]))
+    np.testing.assert_allclose(tuned.score_samples(X[:5]), plain.score_samples(X[:5]), rtol=1e-5)

@@ -15,6 +15,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from ravine._check import require
 from ravine._tree import Fixed
 from ravine.core import AbstractDistribution, Row, Scalar
 from ravine.dist import Bernoulli
@@ -235,7 +236,15 @@ def unfolded(machine: Harmonium) -> DeepBelief:
 
 
 def two_ways(lowest: AbstractUnits, sizes: tuple[int, ...], *, key: PRNGKeyArray) -> tuple[TwoWay, ...]:
-    """Layers of so many bits above the lowest units, with small weights that are alike both ways."""
+    """Layers of so many bits above the lowest units, with small weights that are alike both ways.
+
+    Raises
+    ------
+    ValueError
+        When there are none: a net has a layer below the machine on top.
+    """
+    do = "add a layer, or fit an RBM"
+    require(len(sizes) > 0, "layers", "two sizes at least, the last one of the machine on top", "one", do)
     layers, lower = [], lowest
     for size, k in zip(sizes, jr.split(key, len(sizes)), strict=True):
         upper, weight = BinaryUnits().sized((size,)), 0.01 * jr.normal(k, (lower.size, size))

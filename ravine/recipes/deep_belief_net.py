@@ -101,7 +101,7 @@ class DeepBeliefNet(Normalising, LatentVariableModel):
         """Small weights, and the rates of the data below."""
         below, above = jr.split(key)
         layers = two_ways(schema.units(), self.layers[:-1], key=below)
-        return DeepBelief(layers, blank_top(self.layers[-2], self.layers[-1], 0, self.sweeps, key=above))
+        return DeepBelief(layers, blank_top(layers[-1].upper.size, self.layers[-1], 0, self.sweeps, key=above))
 
     def stages(self, rows: int) -> list[Stage]:
         """Layer by layer, then up and down."""
@@ -152,7 +152,7 @@ class DeepBeliefClassifier(Dreaming, Normalising, LabelledModel):
         """Small weights, the rates of the data below, and a label on top."""
         below, above = jr.split(key)
         layers = two_ways(schema.units(), self.layers[:-1], key=below)
-        top = blank_top(self.layers[-2], self.layers[-1], self.class_count(), self.sweeps, key=above)
+        top = blank_top(layers[-1].upper.size, self.layers[-1], self.class_count(), self.sweeps, key=above)
         return networked(DeepBelief(layers, top), self.tuning)
 
     def stages(self, rows: int) -> list[Stage]:

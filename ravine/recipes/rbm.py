@@ -16,7 +16,7 @@ from ravine._tree import AbstractSchedule, Fixed, Linear
 from ravine.core import AbstractEvidence
 from ravine.data import Schema
 from ravine.energies import EnergyModel
-from ravine.evidence import Normalised
+from ravine.evidence import AIS, RAISE, Normalised
 from ravine.models.energy import Dense, Harmonium
 from ravine.models.units import AbstractUnits, BinaryUnits
 from ravine.objectives import Contrast, PseudoLikelihood
@@ -24,9 +24,18 @@ from ravine.rules import AbstractNegatives, Contrastive, Optimiser, Persistent, 
 from ravine.train import Stage
 from ravine.trial import Trial
 
-MURRAY = "Salakhutdinov & Murray 2008; their table is not at hand, and they trained by CD-25"
+MURRAY = "Salakhutdinov & Murray 2008 evaluate such a machine, learned by CD-25; their table is not at hand"
+LONG = {"hidden": 500, "decay": 1e-5}
+BESIDE = ((Normalised(AIS(20_000)), 10_000), (RAISE(5_000, 8), 500))
 TRIALS = {
-    "small": Trial("mnist", {"hidden": 500, "steps": 60_000, "rate": Linear(0.05, 0.0, 60_000)}, None, MURRAY),
+    "small": Trial("mnist", LONG | {"steps": 20_000, "rate": Linear(0.05, 0.0, 20_000.0)}, None, MURRAY, beside=BESIDE),
+    "paper": Trial(
+        "mnist",
+        LONG | {"steps": 150_000, "rate": Linear(0.05, 0.0, 150_000.0), "negatives": Persistent(2, 200)},
+        None,
+        MURRAY,
+        beside=BESIDE,
+    ),
 }
 
 
