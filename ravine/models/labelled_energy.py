@@ -23,6 +23,7 @@ from ravine.models.units import AbstractUnits, SoftmaxUnits
 from ravine.posteriors import Chain
 
 Position = tuple[PyTree[Array], Float[Array, " classes"]]
+Positions = tuple[PyTree[Array], Float[Array, "n classes"]]
 HIDDEN_BITS = 12.0  # of the hidden units that are listed for a label of a row with holes
 
 
@@ -137,6 +138,10 @@ class LabelledHarmonium(AbstractEnergy):
         """p(x | h)."""
         return self.cells.law(self.pair.down(z[1])[: self.cells.size])
 
+    def receptive_fields(self) -> Float[Array, "hidden cells"]:
+        """The field on the cells that each hidden statistic makes."""
+        return self.pair.receptive_fields()[:, : self.cells.size]
+
     def made(self, label: Float[Array, " classes"], *, key: PRNGKeyArray) -> PyTree[Array]:
         """The mean of a row of a label given its hidden units, after a chain with the label held."""
         blank = self.cells.blank()
@@ -169,7 +174,7 @@ class LabelledHarmonium(AbstractEnergy):
         """Whether a row lacks at most its label, and a few cells."""
         return self._unlabelled().completable(_cells_of(row), 6.0)
 
-    def completions(self, row: Row) -> tuple[Position, Bool[Array, " n"]]:
+    def completions(self, row: Row) -> tuple[Positions, Bool[Array, " n"]]:
         """Every completion of a row that is `completable`, and which of them count once."""
         cells, once = self._unlabelled().completions(_cells_of(row), 6.0)
         classes = row.x[1].shape[0]
@@ -207,7 +212,7 @@ class AbstractLabelContrast(eqx.Module):
 
     @abc.abstractmethod
     def __call__(
-        self, model: LabelledHarmonium, batch: Row, negatives: Position, *, key: PRNGKeyArray
+        self, model: LabelledHarmonium, batch: Row, negatives: Positions, *, key: PRNGKeyArray
     ) -> tuple[Scalar, Metrics]: ...
 
 
@@ -225,25 +230,18 @@ class LabelGenerative(AbstractLabelContrast):
     decay: float = 0.0
 
     def __call__(
-        self, model: LabelledHarmonium, batch: Row, negatives: Position, *, key: PRNGKeyArray
+        self, model: LabelledHarmonium, batch: Row, negatives: Positions, *, key: PRNGKeyArray
     ) -> tuple[Scalar, Metrics]:
-        value = jnp.where(_known(batch), jax.vmap(model.energy)(batch.x), jax.vmap(model.cells_energy)(batch.x[0]))
-        data, other = _mean(value, weights(batch)), jnp.mean(jax.vmap(model.energy)(negatives))
-        squares = [jnp.sum(leaf**2) for leaf in jax.tree.leaves(eqx.filter(model.coupling, eqx.is_inexact_array))]
-        penalty = 0.5 * self.decay * sum(squares, jnp.array(0.0))
-        return data - other + penalty, {"energy_data": data, "energy_model": other}
+        return _contrast(model, batch, negatives, self.decay)
 
 
 class LabelDiscriminative(AbstractLabelContrast):
     r"""Minus the mean of :math:`\log p(y \mid x)` of the labels that are known, in nats; it needs no negatives."""
 
     def __call__(
-        self, model: LabelledHarmonium, batch: Row, negatives: Position, *, key: PRNGKeyArray
+        self, model: LabelledHarmonium, batch: Row, negatives: Positions, *, key: PRNGKeyArray
     ) -> tuple[Scalar, Metrics]:
-        cells, labels = batch.x
-        log_p = jax.vmap(lambda x: jax.nn.log_softmax(model.label_logits(x)))(cells)
-        told = _mean(jnp.sum(labels * log_p, axis=-1), weights(batch) * _known(batch))
-        return -told, {"log_label": told}
+        return _untold(model, batch)
 
 
 class LabelHybrid(AbstractLabelContrast):
@@ -259,11 +257,28 @@ class LabelHybrid(AbstractLabelContrast):
     decay: float = 0.0
 
     def __call__(
-        self, model: LabelledHarmonium, batch: Row, negatives: Position, *, key: PRNGKeyArray
+        self, model: LabelledHarmonium, batch: Row, negatives: Positions, *, key: PRNGKeyArray
     ) -> tuple[Scalar, Metrics]:
-        told, first = LabelDiscriminative()(model, batch, negatives, key=key)
-        contrast, second = LabelGenerative(self.decay)(model, batch, negatives, key=key)
-        return told + self.share * contrast, first | second
+        untold, first = _untold(model, batch)
+        contrast, second = _contrast(model, batch, negatives, self.decay)
+        return untold + self.share * contrast, first | second
+
+
+def _contrast(
+    model: LabelledHarmonium, batch: Row, negatives: Positions, decay: float | Array
+) -> tuple[Scalar, Metrics]:
+    value = jnp.where(_known(batch), jax.vmap(model.energy)(batch.x), jax.vmap(model.cells_energy)(batch.x[0]))
+    data, other = _mean(value, weights(batch)), jnp.mean(jax.vmap(model.energy)(negatives))
+    squares = [jnp.sum(leaf**2) for leaf in jax.tree.leaves(eqx.filter(model.coupling, eqx.is_inexact_array))]
+    penalty = 0.5 * decay * sum(squares, jnp.array(0.0))
+    return data - other + penalty, {"energy_data": data, "energy_model": other}
+
+
+def _untold(model: LabelledHarmonium, batch: Row) -> tuple[Scalar, Metrics]:
+    cells, labels = batch.x
+    log_p = jax.vmap(lambda x: jax.nn.log_softmax(model.label_logits(x)))(cells)
+    told = _mean(jnp.sum(labels * log_p, axis=-1), weights(batch) * _known(batch))
+    return -told, {"log_label": told}
 
 
 def _known(batch: Row) -> Bool[Array, " n"]:

@@ -1,7 +1,9 @@
 r"""Constraints on the weights of a harmonium: projections after each step of a rule, and a soft one beside its loss.
 
 A projection maps a model to a model and is given to `Projected`. Projections are modules whose numbers are leaves, so
-that equal ones compare equal. Those that change no law choose among the parameters of one law: a gauge.
+that equal ones compare equal. Some choose among the parameters of one law, a gauge: these belong around `Centred`. The
+others change the law and belong inside, where a change of the weights leaves the mean fields as they are: around it
+they would push the biases at every step.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ravine._check import require
-from ravine.core import Metrics, Row, Scalar
-from ravine.rules.contrast import ContrastObjective, PlainAgain
+from ravine.core import AbstractRule, Metrics, Row, Scalar
+from ravine.rules.contrast import ContrastObjective, PlainAgain, Projected, centred
 
 Weight = Float[Array, "visible hidden"]
 
@@ -70,7 +72,7 @@ class Uncorrelated(AbstractProjection):
         coupling = model.coupling
         require(isinstance(coupling, KnowsLabels), "Uncorrelated", "a coupling that knows labels",
                 type(coupling).__name__, "use ravine.models.disentangled.Constrained")  # fmt: skip
-        kept = uncorrelated(coupling.weight[:, coupling.free :], coupling.directions(model.visible))
+        kept = uncorrelated(coupling.weight[:, coupling.free :], coupling.directions(_plain(model).visible))
         return _with_weight(model, coupling.weight.at[:, coupling.free :].set(kept))
 
 
@@ -84,6 +86,16 @@ def uncorrelated(weight: Weight, directions: Float[Array, "visible labels"]) -> 
     """
     along = jnp.matmul(jnp.linalg.pinv(directions), weight, precision="highest")
     return weight - jnp.matmul(directions, along, precision="highest")
+
+
+def disentangling(rule: AbstractRule, gauge: AbstractProjection, follow: float = 0.01) -> AbstractRule:
+    """The rule with centred gradients and `Uncorrelated` weights, in a gauge.
+
+    The projection is on both sides of the centring: inside it leaves the mean fields alone, and outside, where
+    nothing but rounding is left of it to do, it makes good what the gauge has rounded.
+    """
+    inside = centred(Projected(rule, Uncorrelated()), follow)
+    return Projected(inside, Successive((gauge, Uncorrelated())))
 
 
 @runtime_checkable
@@ -159,6 +171,10 @@ def _norms(weight: Weight) -> Float[Array, "1 hidden"]:
     return jnp.sqrt(jnp.where(square > 0, square, 1))
 
 
+def _plain(model: PyTree) -> PyTree:
+    return model.plain() if isinstance(model, PlainAgain) else model
+
+
 def _with_weight(model: PyTree, weight: Weight) -> PyTree:
     return eqx.tree_at(lambda m: m.coupling.weight, model, weight)
 
@@ -185,9 +201,8 @@ class SecondOrder(eqx.Module):
         self, model: PyTree, batch: Row, negatives: PyTree[Array], *, key: PRNGKeyArray
     ) -> tuple[Scalar, Metrics]:
         loss, metrics = self.objective(model, batch, negatives, key=key)
-        plain = model.plain() if isinstance(model, PlainAgain) else model
-        coupling = plain.coupling
-        penalty = second_order(coupling.weight[:, coupling.free :], *coupling.deviations(plain.visible, batch))
+        coupling = model.coupling
+        penalty = second_order(coupling.weight[:, coupling.free :], *coupling.deviations(_plain(model).visible, batch))
         return loss + 0.5 * self.weight * penalty, metrics | {"second_order": penalty}
 
 
@@ -196,9 +211,7 @@ def with_second_order(objective: ContrastObjective, weight: float) -> ContrastOb
     return SecondOrder(objective, weight) if weight else objective
 
 
-def second_order(
-    weight: Weight, statistics: Float[Array, "n visible"], labels: Float[Array, "n labels"]
-) -> Scalar:
+def second_order(weight: Weight, statistics: Float[Array, "n visible"], labels: Float[Array, "n labels"]) -> Scalar:
     """An estimate of the sum of squares of all W'QW from two halves of a batch of independent rows, without bias.
 
     The square of one estimate would be too large by its variance; the product of two that are independent is not.
