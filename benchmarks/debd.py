@@ -27,14 +27,21 @@ from ravine.rules import Persistent
 RESULTS = Path(__file__).parent / "results"
 OTHERS = ("chow-liu", "independent")
 SETTINGS: dict[str, dict[str, Any]] = {
-    "nltcs": {},
-    "plants": {},
-    "dna": {},
-    "baudio": {},
-    "bnetflix": {},
-    "accidents": {},
-    "pumsb_star": {},
+    "nltcs": {"hidden": 100, "steps": 30_000, "rate": Linear(0.2, 0.0, 30_000.0), "evidence": Normalised()},
+    "plants": {"hidden": 200},
+    "dna": {"hidden": 200, "decay": 0.01, "steps": 10_000, "rate": Linear(0.1, 0.0, 10_000.0)},
+    "baudio": {"hidden": 100, "decay": 0.001},
+    "bnetflix": {"hidden": 100, "decay": 0.001},
+    "accidents": {"hidden": 200, "rate": Linear(0.2, 0.0, 20_000.0)},
+    "pumsb_star": {"hidden": 200, "rate": Linear(0.2, 0.0, 20_000.0)},
 }
+COMMON: dict[str, Any] = {
+    "negatives": Persistent(5, 100),
+    "steps": 20_000,
+    "rate": Linear(0.1, 0.0, 20_000.0),
+    "evidence": Normalised(AIS(5_000, 100)),
+}
+QUICK: dict[str, Any] = {"steps": 100, "evidence": Normalised(AIS(50, 20))}
 
 
 def main() -> None:
@@ -46,25 +53,18 @@ def main() -> None:
     for name in set(chosen.names) - set(SETTINGS):
         parser.error(f"no set is called {name}; there are {', '.join(SETTINGS)}.")
     for name in chosen.names or SETTINGS:
-        found = measured(name, {"steps": 100, "evidence": Normalised(AIS(50, 20))} if chosen.quick else {})
+        found = measured(name, COMMON | SETTINGS[name] | (QUICK if chosen.quick else {}))
         if not chosen.quick:
             keep(name, found)
 
 
-def machine(name: str, **changed: Any) -> RBM:
-    """The machine of a set."""
-    fields = SETTINGS[name]
-    told = {"rate": Linear(fields.get("start", 0.05), 0.0, float(fields["steps"]))}
-    return RBM(**{**fields, **told, **changed}, kind="binary", random_state=0)
-
-
-def measured(name: str, changed: dict[str, Any]) -> dict[str, Any]:
+def measured(name: str, fields: dict[str, Any]) -> dict[str, Any]:
     """The comparison of a set, printed, as plain numbers."""
-    data, one = load_dataset(name), machine(name, **changed)
+    data, one = load_dataset(name), RBM(**fields, kind="binary", random_state=0)
     made = rv.compare(data.train, {"rbm": one}, held_out=data.test)
     print(f"{name}\n\n{made}\n", flush=True)
-    fields = {field: spell(value) for field, value in (SETTINGS[name] | changed).items()}
-    return {"set": name, "columns": data.train.shape[1], "fields": fields, "comparison": made.to_json()}
+    spelt = {field: spell(value) for field, value in fields.items()}
+    return {"set": name, "columns": data.train.shape[1], "fields": spelt, "comparison": made.to_json()}
 
 
 def keep(name: str, found: dict[str, Any]) -> None:

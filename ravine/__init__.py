@@ -22,12 +22,19 @@ if TYPE_CHECKING:
     from ravine.diagnose import gradient_table as gradient_table
     from ravine.estimator import LatentVariableModel as LatentVariableModel
     from ravine.evaluation import Evaluation as Evaluation
+    from ravine.recipes.boltzmann_machine import BoltzmannMachine as BoltzmannMachine
+    from ravine.recipes.classification_rbm import ClassificationRBM as ClassificationRBM
     from ravine.recipes.concrete_vae import ConcreteVAE as ConcreteVAE
     from ravine.recipes.deep_belief_net import DeepBeliefClassifier as DeepBeliefClassifier
     from ravine.recipes.deep_belief_net import DeepBeliefNet as DeepBeliefNet
+    from ravine.recipes.deep_boltzmann_machine import DeepBoltzmannMachine as DeepBoltzmannMachine
+    from ravine.recipes.disentangled_rbm import DisentangledRBM as DisentangledRBM
+    from ravine.recipes.energy_based import EnergyBased as EnergyBased
+    from ravine.recipes.energy_based import EnergyClassifier as EnergyClassifier
     from ravine.recipes.factor_analysis import FactorAnalysis as FactorAnalysis
     from ravine.recipes.factor_analysis import VariationalFactorAnalysis as VariationalFactorAnalysis
     from ravine.recipes.gaussian_mixture import GaussianMixture as GaussianMixture
+    from ravine.recipes.gaussian_rbm import GaussianRBM as GaussianRBM
     from ravine.recipes.gumbel_vae import GumbelVAE as GumbelVAE
     from ravine.recipes.igr_vae import IGRVAE as IGRVAE
     from ravine.recipes.imle_vae import IMLEVAE as IMLEVAE
@@ -36,6 +43,7 @@ if TYPE_CHECKING:
     from ravine.recipes.learning_to_explain import LearningToExplain as LearningToExplain
     from ravine.recipes.miwae import MIWAE as MIWAE
     from ravine.recipes.mixed_factor_analysis import MixedFactorAnalysis as MixedFactorAnalysis
+    from ravine.recipes.product_of_experts import ProductOfExpertsClassifier as ProductOfExpertsClassifier
     from ravine.recipes.rbm import RBM as RBM
     from ravine.recipes.semi_supervised_gumbel import SemiSupervisedGumbel as SemiSupervisedGumbel
     from ravine.recipes.sigmoid_belief_net import SigmoidBeliefNet as SigmoidBeliefNet
@@ -47,12 +55,19 @@ if TYPE_CHECKING:
     from ravine.train import Stage as Stage
 
 _HOMES = {
+    "BoltzmannMachine": "ravine.recipes.boltzmann_machine",
+    "ClassificationRBM": "ravine.recipes.classification_rbm",
     "ConcreteVAE": "ravine.recipes.concrete_vae",
     "DeepBeliefClassifier": "ravine.recipes.deep_belief_net",
     "DeepBeliefNet": "ravine.recipes.deep_belief_net",
+    "DeepBoltzmannMachine": "ravine.recipes.deep_boltzmann_machine",
+    "DisentangledRBM": "ravine.recipes.disentangled_rbm",
+    "EnergyBased": "ravine.recipes.energy_based",
+    "EnergyClassifier": "ravine.recipes.energy_based",
     "Evaluation": "ravine.evaluation",
     "FactorAnalysis": "ravine.recipes.factor_analysis",
     "GaussianMixture": "ravine.recipes.gaussian_mixture",
+    "GaussianRBM": "ravine.recipes.gaussian_rbm",
     "GumbelVAE": "ravine.recipes.gumbel_vae",
     "IGRVAE": "ravine.recipes.igr_vae",
     "IMLEVAE": "ravine.recipes.imle_vae",
@@ -63,13 +78,14 @@ _HOMES = {
     "LogLikelihood": "ravine.core",
     "MIWAE": "ravine.recipes.miwae",
     "MixedFactorAnalysis": "ravine.recipes.mixed_factor_analysis",
+    "ProductOfExpertsClassifier": "ravine.recipes.product_of_experts",
     "RBM": "ravine.recipes.rbm",
     "Row": "ravine.core",
     "Schema": "ravine.data",
     "SemiSupervisedGumbel": "ravine.recipes.semi_supervised_gumbel",
     "SigmoidBeliefNet": "ravine.recipes.sigmoid_belief_net",
-    "StructuredPrediction": "ravine.recipes.structured_prediction",
     "Stage": "ravine.train",
+    "StructuredPrediction": "ravine.recipes.structured_prediction",
     "VAE": "ravine.recipes.vae",
     "VariationalFactorAnalysis": "ravine.recipes.factor_analysis",
     "anomalies": "ravine.anomalies",

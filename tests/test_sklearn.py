@@ -14,7 +14,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import ravine as rv
 from ravine.estimator import LatentVariableModel
-from ravine.evidence import ImportanceWeighted
+from ravine.evidence import AIS, ImportanceWeighted, Normalised
 from ravine.models.families import Diagonal, Full, Given
 from ravine.registry import recipe, recipes
 
@@ -33,6 +33,18 @@ RECIPES = {
     "IGRVAE": rv.IGRVAE(steps=3, latents=2, classes=2, hidden=(4,), evidence=ImportanceWeighted(8)),
     "ConcreteVAE": rv.ConcreteVAE(steps=3, layers=(3,), evidence=ImportanceWeighted(8)),
     "SigmoidBeliefNet": rv.SigmoidBeliefNet(steps=3, layers=(3,), evidence=ImportanceWeighted(8)),
+    "RBM": rv.RBM(steps=3, hidden=3, sweeps=2, particles=3),
+    "GaussianRBM": rv.GaussianRBM(steps=3, hidden=3, sweeps=2, particles=3),
+    "ClassificationRBM": rv.ClassificationRBM(steps=3, hidden=3, sweeps=2, particles=3),
+    "DisentangledRBM": rv.DisentangledRBM(steps=3, hidden=3, sweeps=2, particles=3),
+    "BoltzmannMachine": rv.BoltzmannMachine(steps=3, hidden=2, sweeps=2, particles=3),
+    "DeepBoltzmannMachine": rv.DeepBoltzmannMachine(steps=3, pairs=3, layers=(3, 2), sweeps=2, particles=3),
+    "DeepBeliefNet": rv.DeepBeliefNet(steps=3, greedy=3, layers=(3, 2), sweeps=2, particles=3),
+    "DeepBeliefClassifier": rv.DeepBeliefClassifier(steps=3, greedy=3, layers=(3, 2), sweeps=2, particles=3),
+    "EnergyBased": rv.EnergyBased(steps=3, hidden=(4,), sweeps=2, particles=3, evidence=Normalised(AIS(5, 4), 5, 2)),
+    "EnergyClassifier": rv.EnergyClassifier(
+        steps=3, hidden=(4,), sweeps=2, particles=3, evidence=Normalised(AIS(5, 4), 5, 2)
+    ),
     "SemiSupervisedGumbel": rv.SemiSupervisedGumbel(steps=3, latents=2, hidden=(4,), evidence=ImportanceWeighted(8)),
 }
 DEFAULT = ("FactorAnalysis",)
@@ -54,6 +66,16 @@ EXPECTED_FAILURES = {
     "ConcreteVAE": {WEIGHTS: BATCHES},
     "SigmoidBeliefNet": {WEIGHTS: BATCHES},
     "SemiSupervisedGumbel": {WEIGHTS: BATCHES},
+    "RBM": {WEIGHTS: BATCHES},
+    "GaussianRBM": {WEIGHTS: BATCHES},
+    "ClassificationRBM": {WEIGHTS: BATCHES},
+    "DisentangledRBM": {WEIGHTS: BATCHES},
+    "BoltzmannMachine": {WEIGHTS: BATCHES},
+    "DeepBoltzmannMachine": {WEIGHTS: BATCHES},
+    "DeepBeliefNet": {WEIGHTS: BATCHES},
+    "DeepBeliefClassifier": {WEIGHTS: BATCHES},
+    "EnergyBased": {},
+    "EnergyClassifier": {WEIGHTS: BATCHES},
     "GaussianMixture": {WEIGHTS: "the rows that found the components are drawn from another list"},
     "FactorAnalysis": {},
 }

@@ -4,29 +4,60 @@ from ravine.objectives.bounds import ELBO, IWAE, AnalyticELBO, DReG, StickingThe
 from ravine.objectives.centring import Centring
 from ravine.objectives.contrast import Contrast, ExactLikelihood, PseudoLikelihood, pseudo_log_likelihood
 from ravine.objectives.cross_entropy import CrossEntropy
-from ravine.objectives.energy_losses import Discriminative, NLLLoss
+from ravine.objectives.energy_losses import (
+    Discriminative,
+    EnergyLoss,
+    HingeLoss,
+    JointContrast,
+    LogLoss,
+    LVQ2Loss,
+    MCELoss,
+    MEELoss,
+    NLLLoss,
+    PerceptronLoss,
+    SquareExponentialLoss,
+    SquareSquareLoss,
+)
 from ravine.objectives.exact import MaximumLikelihood
 from ravine.objectives.information import InformationBound
 from ravine.objectives.labelled import SemiSupervised
+from ravine.objectives.noise_contrastive import FromLaw, NoiseContrastive, StartOfPath
 from ravine.objectives.relaxed import Relaxed
+from ravine.objectives.score_matching import DenoisingScoreMatching, ScoreMatching, SlicedScoreMatching
 from ravine.objectives.up_down import UpDown
 
 __all__ = [
-    "ELBO",
-    "IWAE",
     "AnalyticELBO",
     "Centring",
     "Contrast",
     "CrossEntropy",
     "DReG",
+    "DenoisingScoreMatching",
     "Discriminative",
+    "ELBO",
+    "EnergyLoss",
     "ExactLikelihood",
+    "FromLaw",
+    "HingeLoss",
+    "IWAE",
     "InformationBound",
+    "JointContrast",
+    "LVQ2Loss",
+    "LogLoss",
+    "MCELoss",
+    "MEELoss",
     "MaximumLikelihood",
     "NLLLoss",
+    "NoiseContrastive",
+    "PerceptronLoss",
     "PseudoLikelihood",
     "Relaxed",
+    "ScoreMatching",
     "SemiSupervised",
+    "SlicedScoreMatching",
+    "SquareExponentialLoss",
+    "SquareSquareLoss",
+    "StartOfPath",
     "StickingTheLanding",
     "UpDown",
     "pseudo_log_likelihood",

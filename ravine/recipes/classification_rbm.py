@@ -34,7 +34,7 @@ from ravine.rules import AbstractNegatives, Contrastive, ContrastiveDivergence, 
 from ravine.train import Stage
 from ravine.trial import Trial
 
-GREY = {"rate": Linear(0.1, 0.0, 10_000)}
+GREY = {"rate": Linear(0.1, 0.0, 10_000.0)}
 FULL = "Larochelle & Bengio 2008; their table is not at hand"
 TRIALS = {
     "small": Trial("mnist-grey", GREY, None, FULL, 10_000),

@@ -17,18 +17,25 @@ from ravine.registry.grammar import parse
 from ravine.registry.names import fits, hint_text, hints, suited, unknown
 
 RECIPES: Mapping[str, tuple[str, str]] = {
+    "boltzmann-machine": ("ravine.recipes.boltzmann_machine", "BoltzmannMachine"),
+    "classification-rbm": ("ravine.recipes.classification_rbm", "ClassificationRBM"),
     "concrete-vae": ("ravine.recipes.concrete_vae", "ConcreteVAE"),
     "deep-belief-classifier": ("ravine.recipes.deep_belief_net", "DeepBeliefClassifier"),
     "deep-belief-net": ("ravine.recipes.deep_belief_net", "DeepBeliefNet"),
+    "deep-boltzmann-machine": ("ravine.recipes.deep_boltzmann_machine", "DeepBoltzmannMachine"),
+    "disentangled-rbm": ("ravine.recipes.disentangled_rbm", "DisentangledRBM"),
+    "energy-based": ("ravine.recipes.energy_based", "EnergyBased"),
+    "energy-classifier": ("ravine.recipes.energy_based", "EnergyClassifier"),
     "factor-analysis": ("ravine.recipes.factor_analysis", "FactorAnalysis"),
     "gaussian-mixture": ("ravine.recipes.gaussian_mixture", "GaussianMixture"),
+    "gaussian-rbm": ("ravine.recipes.gaussian_rbm", "GaussianRBM"),
     "gumbel-vae": ("ravine.recipes.gumbel_vae", "GumbelVAE"),
     "igrvae": ("ravine.recipes.igr_vae", "IGRVAE"),
     "imlevae": ("ravine.recipes.imle_vae", "IMLEVAE"),
     "latent-class": ("ravine.recipes.latent_class", "LatentClass"),
     "latent-tree-classifier": ("ravine.recipes.latent_tree", "LatentTreeClassifier"),
-    "mixed-factor-analysis": ("ravine.recipes.mixed_factor_analysis", "MixedFactorAnalysis"),
     "miwae": ("ravine.recipes.miwae", "MIWAE"),
+    "mixed-factor-analysis": ("ravine.recipes.mixed_factor_analysis", "MixedFactorAnalysis"),
     "rbm": ("ravine.recipes.rbm", "RBM"),
     "semi-supervised-gumbel": ("ravine.recipes.semi_supervised_gumbel", "SemiSupervisedGumbel"),
     "sigmoid-belief-net": ("ravine.recipes.sigmoid_belief_net", "SigmoidBeliefNet"),
@@ -38,6 +45,7 @@ RECIPES: Mapping[str, tuple[str, str]] = {
 }
 EXPLAINERS: Mapping[str, tuple[str, str]] = {  # no models of rows: they can be loaded, but are not for the shell
     "learning-to-explain": ("ravine.recipes.learning_to_explain", "LearningToExplain"),
+    "product-of-experts-classifier": ("ravine.recipes.product_of_experts", "ProductOfExpertsClassifier"),
 }
 
 STUDIES: Mapping[str, str] = {"one-bit": "ravine.studies.one_bit"}  # no models; `ravine reproduce` runs them
