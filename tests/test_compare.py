@@ -14,10 +14,10 @@ from ravine.cli import main
 from ravine.compare import ChowLiu, compare, verdict
 from ravine.compare.cuts import Levels, pieces, recorded, whole
 from ravine.compare.entrants import TreeOfColumns
-from ravine.compare.judge import Outcome, difference, standard_error
+from ravine.compare.judge import Gap, Outcome, best_of, difference, standard_error
 from ravine.compare.reading import footing, reading_of_data
 from ravine.data import Schema, TableSchema
-from ravine.evidence import ImportanceWeighted
+from ravine.evidence import AIS, ImportanceWeighted, Normalised
 
 BITS = (Levels(2),) * 4
 GRID = np.array(list(itertools.product((0.0, 1.0), repeat=4)))
@@ -190,6 +190,81 @@ def test_errors_of_differences_are_paired_and_hold_the_noise_of_draws():
     assert standard_error(a) == pytest.approx(a.std(ddof=1) / 10)
     assert standard_error(np.ones(100), noise) == pytest.approx(0.2)
     assert standard_error(np.ones(100), noise, noise) == pytest.approx(0.2 * np.sqrt(2))
+
+
+def test_what_rows_share_is_in_every_error_once():
+    a = np.random.default_rng(0).normal(size=100)
+    assert standard_error(a, shared=0.3) == pytest.approx(np.hypot(a.std(ddof=1) / 10, 0.3))
+    one = Outcome("a", values=a + 1, errors=np.zeros(100), shared=0.3)
+    other = Outcome("b", values=a, errors=np.zeros(100), shared=0.4)
+    assert one.standard_error() == pytest.approx(standard_error(a, shared=0.3))
+    assert difference(one, other).standard_error == pytest.approx(0.5)
+    assert difference(one, Outcome("c", values=a, errors=np.zeros(100))).verdict == "better"
+    assert difference(one, Outcome("d", values=a, errors=np.zeros(100), shared=0.6)).verdict == "undecided"
+
+
+def bracketed(value, gap, error=0.1, shared=0.2):
+    """A model whose numbers are ``value`` at most, and below that by ``gap`` at least."""
+    values, apart = np.full(50, value), Gap(gap, error, "raise")
+    return Outcome("e", values=values, errors=np.zeros(50), shared=shared, gap=apart, direction="upper")
+
+
+def plain(value, direction="exact"):
+    return Outcome(direction, values=np.full(50, value), errors=np.zeros(50), direction=direction)
+
+
+LOWS = [  # of an energy between 4 and 5: the other number, its direction, the verdict on the energy
+    *((3.0, d, "better") for d in ("exact", "upper")),
+    *((3.0, d, "undecided") for d in ("lower", "estimate")),
+    *((v, d, "undecided") for v in (3.85, 4.5, 5.3) for d in ("exact", "upper", "lower", "estimate")),
+    *((6.0, d, "worse") for d in ("exact", "lower")),
+    *((6.0, d, "undecided") for d in ("upper", "estimate")),
+]
+
+
+@pytest.mark.parametrize(("value", "direction", "want"), LOWS)
+def test_a_lower_bound_beside_an_upper_one_decides_what_it_can(value, direction, want):
+    turned = {"better": "worse", "worse": "better", "undecided": "undecided"}[want]
+    energy, other = bracketed(5.0, 1.0), plain(value, direction)
+    assert difference(energy, other).verdict == want and difference(other, energy).verdict == turned
+
+
+def test_differences_are_those_that_decide_and_the_first_has_the_highest_lower_bound():
+    d = difference(bracketed(5.0, 1.0), plain(3.0))
+    assert d[:2] == pytest.approx((1.0, 0.1))  # from the lower bound, without the error of log Z
+    assert difference(bracketed(5.0, 1.0), plain(4.5))[:2] == pytest.approx((0.5, 0.2))
+    assert difference(bracketed(5.0, 1.0), bracketed(2.0, 0.5)).mean == pytest.approx(2.0)
+    for gap, first in ((1.0, "e"), (3.0, "exact")):
+        assert best_of([plain(3.0), bracketed(5.0, gap), plain(9.0, "estimate")]).label == first
+
+
+@pytest.mark.parametrize("folds", [None, 2])
+def test_an_energy_is_bracketed(folds):
+    X = bits_of_a_tree(300)
+    annealed = Normalised(AIS(200, 50))
+    machine = rv.RBM(hidden=4, steps=2_000, rate=0.1, evidence=annealed, random_state=0)
+    made = compare(X, {"rbm": machine, "listed": rv.RBM(**machine.get_params(deep=False) | {"evidence": Normalised()})},
+                   folds=folds)  # fmt: skip
+    entries = {entry.model: entry for entry in made.rows}
+    found, exact = entries["rbm"], entries["listed"]
+    assert exact.verdict[:7] != "refused", exact.verdict
+    assert (found.direction, exact.direction) == ("upper", "exact") and exact.low is None and exact.shared_error == 0
+    assert 0 < found.shared_error < found.standard_error
+    paired = made.scores["rbm"] - made.scores["listed"]
+    assert np.ptp(paired) < 1e-4 if folds is None else True  # they differ by log Z alone
+    assert abs(paired.mean()) < LIMIT * found.shared_error
+    assert found.low < exact.log_likelihood + LIMIT * np.hypot(found.low_error, found.shared_error)
+    assert found.low > exact.log_likelihood - 0.2
+    assert made.difference("rbm", "independent").verdict == "better"
+    line = next(line for line in str(made).splitlines() if line.startswith("rbm "))
+    assert f"upper, lower {found.low:.3f}" in line and max(map(len, str(made).splitlines())) <= 120
+
+
+def test_rows_with_holes_have_no_bracket():
+    X = bits_of_a_tree(60)
+    X[::3, 1] = np.nan
+    made = compare(X, {"rbm": rv.RBM(hidden=2, steps=20, evidence=Normalised(AIS(20, 10)))}, baselines=False)
+    assert made.rows[0].direction == "upper" and made.rows[0].low is None
 
 
 @pytest.fixture(scope="module")

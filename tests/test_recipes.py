@@ -30,7 +30,10 @@ from ravine.recipes.factor_analysis import TRUE_MODEL
 from ravine.rules import EM, Descend, Optimiser
 from ravine.train import Stage, train
 
-EXPLAINERS = {"LearningToExplain", "ProductOfExpertsClassifier"}  # no model of rows: not for the shell, see tests/test_explain.py
+EXPLAINERS = {
+    "LearningToExplain",
+    "ProductOfExpertsClassifier",
+}  # no model of rows: not for the shell, see tests/test_explain.py
 FILES = sorted(Path(inspect.getfile(recipes)).parent.glob("[!_]*.py"))
 
 # Yang 2022, section 3: mean log-likelihood in nats a row of the true model on the test rows, and of the best zero-mean

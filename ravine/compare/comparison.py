@@ -14,7 +14,7 @@ import numpy as np
 
 from ravine._check import one_of, require
 from ravine.compare import judge
-from ravine.compare.judge import KINDS, Difference, Outcome
+from ravine.compare.judge import KINDS, Difference, Gap, Outcome
 from ravine.core import Direction
 from ravine.data.frame_files import pandas_for
 
@@ -31,6 +31,9 @@ class Entry:
     model : its label.
     verdict : one line in words; why, when it was refused or cannot be ranked.
     log_likelihood, standard_error : mean over the held-out rows in nats, None when refused.
+    shared_error : the part of that error which no number of rows makes smaller, such as that of log Z.
+    low, low_error, low_method : a lower bound beside an upper one, and the error of their distance, which some of the
+        rows tell; None where there is none.
     difference, difference_error : it minus the model ranked first, paired by row; None where not ranked.
     direction, method : ``exact``, ``lower``, ``upper`` or ``estimate``, and how the number was computed.
     measure : base measure of its columns, in words.
@@ -45,6 +48,10 @@ class Entry:
     standard_error: float | None = None
     difference: float | None = None
     difference_error: float | None = None
+    shared_error: float = 0.0
+    low: float | None = None
+    low_error: float | None = None
+    low_method: str | None = None
     direction: Direction | None = None
     method: str | None = None
     measure: str | None = None
@@ -91,9 +98,13 @@ class Comparison:
             entry = next(entry for entry in self.rows if entry.model == label)
             ranked = entry.difference is not None
             require(ranked, f"model {label}", "one that is ranked", entry.verdict, "choose another")
-            direction: Any = entry.direction
-            found.append(Outcome(label, values=self.scores[label], errors=self.monte_carlo[label], direction=direction))
+            found.append(self._outcome(label, entry))
         return judge.difference(*found)
+
+    def _outcome(self, label: str, entry: Any) -> Outcome:
+        gap = None if entry.low is None else Gap(entry.log_likelihood - entry.low, entry.low_error, entry.low_method)
+        told = {"shared": entry.shared_error, "gap": gap, "direction": entry.direction}
+        return Outcome(label, values=self.scores[label], errors=self.monte_carlo[label], **told)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, text and lists, without the scores; a number that is not finite is None."""
@@ -184,9 +195,13 @@ def _entry(outcome: Outcome, verdict: str, d: Difference | None = None) -> Entry
     entry = Entry(outcome.label, verdict, seconds=outcome.seconds, warning=outcome.warning)
     if outcome.reason is not None:
         return entry
+    if outcome.gap is not None:
+        apart, error, method = outcome.gap
+        entry = dataclasses.replace(entry, low=outcome.mean - apart, low_error=error, low_method=method)
     return dataclasses.replace(
         entry,
         log_likelihood=outcome.mean,
+        shared_error=outcome.shared,
         standard_error=outcome.standard_error() if np.isfinite(outcome.values).all() else math.nan,
         difference=None if d is None else d.mean,
         difference_error=None if d is None else d.standard_error,
@@ -202,6 +217,7 @@ def _cells(entry: Entry) -> list[str]:
     number = "" if entry.log_likelihood is None else f"{entry.log_likelihood:.3f} +- {entry.standard_error:.3f}"
     below = "" if not entry.difference_error else f"{-(entry.difference or 0.0):.3f} +- {entry.difference_error:.3f}"
     kind = "" if entry.direction is None else KINDS[entry.direction]
+    kind = kind if entry.low is None else f"upper, lower {entry.low:.3f}"
     count = "" if entry.parameters is None else f"{entry.parameters}"
     return [entry.model, number, below, kind, entry.method or "", count, f"{entry.seconds:.1f}"]
 
@@ -223,6 +239,11 @@ def _draw(axes: Any, place: int, entry: Entry) -> None:
     middle, reach = float(entry.difference or 0.0), judge.ERRORS * float(entry.difference_error or 0.0)
     reach = reach if math.isfinite(reach) else 0.0
     axes.errorbar(middle, place, xerr=reach, fmt="o", color="C0", capsize=3)
+    if entry.low is not None:
+        axes.plot(
+            [middle - (entry.log_likelihood or 0.0) + entry.low, middle], [place, place], color="C1", linewidth=1.5
+        )
+        return
     side = {"lower": 1, "upper": -1}.get(entry.direction or "", 0)
     if side:
         arrow = {"arrowstyle": "<-", "color": "C1", "linewidth": 1.5}  # drawn from the text's place to the point

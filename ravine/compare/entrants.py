@@ -13,15 +13,20 @@ from ravine._check import require, shown
 from ravine._spell import kebab
 from ravine._tree import parameter_count
 from ravine.compare.chow_liu import ChowLiu
+from ravine.compare.judge import Gap, standard_error
 from ravine.compare.reading import Reading, fields_for, reading_of_data, schema_of, values_of, variables
-from ravine.core import LogLikelihood
-from ravine.data import AnySchema
+from ravine.core import AbstractEvidence, LogLikelihood
+from ravine.data import AnySchema, Schema
+from ravine.data.frames import taken
 from ravine.estimator import LatentVariableModel
+from ravine.evidence import RAISE
 from ravine.registry import made, recipe
 
 BASELINES = ("independent", "gaussian", "chow-liu")
 REAL = ("gaussian-mixture", "factor-analysis", "vae")
 DISCRETE = ("latent-class", "vae")
+BITS = ("latent-class", "rbm", "vae")
+BELOW, BELOW_ROWS = RAISE(1000, 10), 200  # what bounds an energy from below, and on how many rows: it takes long
 INDEPENDENT_STEPS = 1_000
 
 
@@ -74,6 +79,28 @@ def parameters(fitted: Any) -> int:
     return fitted.tree_.parameters if isinstance(fitted, TreeOfColumns) else parameter_count(fitted.model_)
 
 
+def gap(fitted: Any, X: Any, numbers: LogLikelihood) -> Gap | None:
+    """How far `RAISE` puts a model below its numbers, where these are upper bounds and the rows have no holes."""
+    if numbers.direction != "upper" or len(X) < 2:
+        return None
+    places = np.sort(np.random.default_rng(0).permutation(len(X))[:BELOW_ROWS])
+    try:
+        low = _log_likelihood(fitted, taken(X, places), BELOW)
+    except ValueError:
+        return None
+    apart = np.asarray(numbers.value)[places] - low.value
+    return Gap(float(np.mean(apart)), standard_error(apart), low.method)
+
+
+def _log_likelihood(fitted: Any, X: Any, evidence: AbstractEvidence) -> LogLikelihood:
+    """log p(x) by another evidence than the estimator's own."""
+    own, fitted.evidence = fitted.evidence, evidence
+    try:
+        return fitted.log_likelihood(X)
+    finally:
+        fitted.evidence = own
+
+
 def fresh(entrant: Any) -> Any:
     """An unfitted copy; what was given is never touched."""
     if isinstance(entrant, TreeOfColumns):
@@ -115,7 +142,9 @@ def entrants(X: Any, recipes: Any, columns: Any, seed: int) -> dict[str, LatentV
 
 def suited(X: Any, reading: Reading) -> tuple[str, ...]:
     """The names of the recipes that are compared unless others are chosen."""
-    return REAL if schema_of(X, reading).kind == "real" else DISCRETE
+    schema = schema_of(X, reading)
+    bits = isinstance(schema, Schema) and schema.kind == "binary"
+    return REAL if schema.kind == "real" else BITS if bits else DISCRETE
 
 
 def named(name: str, reading: Reading, X: Any, settings: Mapping[str, Any] | None = None) -> LatentVariableModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,12 +21,21 @@ KINDS = {"exact": "exact", "lower": "lower bound", "upper": "upper bound", "esti
 WITH_ARTICLE = {"exact": "exact", "lower": "a lower bound", "upper": "an upper bound", "estimate": "an estimate"}
 
 
+class Gap(NamedTuple):
+    """How far a lower bound of a model lies below its upper one, in nats per row: the mean over some held-out rows."""
+
+    mean: float
+    standard_error: float
+    method: str
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """What came of one model: a number for each held-out row, or the line with which it was refused.
 
-    ``values`` and ``errors`` (Monte Carlo) are in nats per row; ``footing`` is the base measure of every column;
-    ``seconds`` were spent on fitting.
+    ``values`` and ``errors`` (Monte Carlo) are in nats per row; ``shared`` is the standard error of what all of them
+    have in common, such as log Z; ``gap`` leads to a lower bound where the numbers are upper ones; ``footing`` is the
+    base measure of every column; ``seconds`` were spent on fitting.
     """
 
     label: str
@@ -34,6 +43,8 @@ class Outcome:
     reason: str | None = None
     values: np.ndarray = field(default_factory=lambda: np.zeros(0))
     errors: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    shared: float = 0.0
+    gap: Gap | None = None
     direction: Direction = "exact"
     method: str = ""
     footing: tuple[str, ...] = ()
@@ -47,7 +58,17 @@ class Outcome:
 
     def standard_error(self) -> float:
         """Of the mean, over rows and Monte Carlo draws; infinite for a single row."""
-        return standard_error(self.values, self.errors)
+        return standard_error(self.values, self.errors, shared=self.shared)
+
+    def lowest(self) -> Outcome:
+        """With the lower bound in place of the numbers, where there is one.
+
+        What the numbers have in common is in the gap, too, and cancels.
+        """
+        if self.gap is None:
+            return self
+        mean, error, method = self.gap
+        return replace(self, values=self.values - mean, shared=error, gap=None, direction="lower", method=method)
 
 
 class Difference(NamedTuple):
@@ -58,11 +79,11 @@ class Difference(NamedTuple):
     verdict: Verdict
 
 
-def standard_error(values: np.ndarray, *errors: np.ndarray) -> float:
-    """Standard error of the mean of ``values``, Monte Carlo errors per row added in quadrature.
+def standard_error(values: np.ndarray, *errors: np.ndarray, shared: float = 0.0) -> float:
+    """Standard error of the mean of ``values``, Monte Carlo errors per row and of all rows added in quadrature.
 
-    ``sqrt(var(values) / n + sum(errors^2) / n^2)``. The variance over rows already holds some of the Monte Carlo
-    noise, so this errs on the careful side. Infinite for fewer than two rows.
+    ``sqrt(var(values) / n + sum(errors^2) / n^2 + shared^2)``. The variance over rows already holds some of the Monte
+    Carlo noise, so this errs on the careful side. Infinite for fewer than two rows.
 
     Examples
     --------
@@ -73,7 +94,7 @@ def standard_error(values: np.ndarray, *errors: np.ndarray) -> float:
     if rows < 2:
         return math.inf
     noise = sum(float(np.sum(np.square(error))) for error in errors)
-    return math.sqrt(float(np.var(values, ddof=1)) / rows + noise / rows**2)
+    return math.sqrt(float(np.var(values, ddof=1)) / rows + noise / rows**2 + shared**2)
 
 
 def verdict(mean: float, error: float, a: Direction, b: Direction) -> Verdict:
@@ -96,9 +117,14 @@ def verdict(mean: float, error: float, a: Direction, b: Direction) -> Verdict:
 
 
 def difference(a: Outcome, b: Outcome) -> Difference:
-    """A minus B, paired by row."""
-    paired = a.values - b.values
-    mean, error = float(np.mean(paired)), standard_error(paired, a.errors, b.errors)
+    """A minus B, paired by row; from the lower bound of either, where it has one and only that decides."""
+    tried = [_paired(*pair) for pair in ((a, b), (a.lowest(), b), (a, b.lowest()))]
+    return next((d for d in tried if d.verdict != "undecided"), tried[0])
+
+
+def _paired(a: Outcome, b: Outcome) -> Difference:
+    paired, shared = a.values - b.values, math.hypot(a.shared, b.shared)
+    mean, error = float(np.mean(paired)), standard_error(paired, a.errors, b.errors, shared=shared)
     return Difference(mean, error, verdict(mean, error, a.direction, b.direction))
 
 
@@ -130,9 +156,9 @@ def _other_measure(own: tuple[str, ...], shared: tuple[str, ...], names: Sequenc
 
 
 def best_of(ranked: Sequence[Outcome]) -> Outcome:
-    """The highest number that does not err high; the highest of all where there is none."""
-    safe = [outcome for outcome in ranked if outcome.direction in AT_LEAST]
-    return max(safe or ranked, key=lambda outcome: outcome.mean)
+    """The highest number, or lower bound, that does not err high; the highest of all where there is none."""
+    safe = [outcome for outcome in ranked if outcome.lowest().direction in AT_LEAST]
+    return max(safe or ranked, key=lambda outcome: outcome.lowest().mean)
 
 
 def words_of_best(best: Outcome, others: Mapping[str, Difference]) -> str:

@@ -15,7 +15,7 @@ from ravine._check import one_line, require, whole
 from ravine.blame import RobustnessWarning
 from ravine.compare import entrants as parties
 from ravine.compare.comparison import Comparison, compared
-from ravine.compare.judge import Outcome, main_footing
+from ravine.compare.judge import Gap, Outcome, main_footing
 from ravine.compare.reading import Reading, column_names, footing, reading_of_data, reading_of_fit
 from ravine.core import LogLikelihood
 from ravine.data.frames import is_frame, taken
@@ -44,7 +44,9 @@ def compare(
 
     Model A is better than model B when the mean of the paired differences ``d_i = log p_A(x_i) - log p_B(x_i)`` is
     above two of its standard errors ``sqrt(var(d) / n + Monte Carlo variance)``, and the numbers make it safe: A's is
-    exact or a lower bound, B's is exact or an upper bound. Everything else is undecided. Numbers of different base
+    exact or a lower bound, B's is exact or an upper bound. Everything else is undecided. The error of log Z, which
+    the numbers of an energy share, counts once and in full; beside the upper bound that annealing gives, `RAISE` finds
+    how far below a lower one lies, on some rows, and that may decide. Numbers of different base
     measures (densities and probabilities) are never ranked; the base measure that most models share is.
 
     Parameters
@@ -139,9 +141,7 @@ class Run:
                     before = time.perf_counter()
                     fitted = _fitted(entrant, division.train)
                     seconds += time.perf_counter() - before
-                    got.append(
-                        (footing(fitted.schema_, fitted.given_columns()), fitted.log_likelihood(division.held_out))
-                    )
+                    got.append(_scored(fitted, division.held_out))
             except ValueError as error:
                 return Outcome(label, seconds, one_line(error).rstrip("."))
         warning = self._warned(caught)
@@ -169,14 +169,37 @@ def _fitted(entrant: Any, X: Any) -> Any:
     return fitted
 
 
-def _joined(label: str, got: list[tuple[tuple[str, ...], LogLikelihood]], places: list[np.ndarray]) -> Outcome:
+class Scored(NamedTuple):
+    """The base measure of every column, the numbers of held-out rows, and how far a lower bound is below them."""
+
+    footing: tuple[str, ...]
+    numbers: LogLikelihood
+    gap: Gap | None
+
+
+def _scored(fitted: Any, X: Any) -> Scored:
+    numbers = fitted.log_likelihood(X)
+    return Scored(footing(fitted.schema_, fitted.given_columns()), numbers, parties.gap(fitted, X, numbers))
+
+
+def _joined(label: str, got: list[Scored], places: list[np.ndarray]) -> Outcome:
     """The numbers of all divisions, each in the place of its row."""
     values, errors = (np.empty(sum(map(len, places))) for _ in range(2))
-    for at, (_, numbers) in zip(places, got, strict=True):
-        values[at], errors[at] = numbers.value, numbers.standard_error
-    direction, method = got[0][1].direction, got[0][1].method
-    base = tuple(word for words, _ in got for word in words)
-    return Outcome(label, values=values, errors=errors, direction=direction, method=method, footing=base)
+    for at, one in zip(places, got, strict=True):
+        values[at], errors[at] = one.numbers.value, one.numbers.standard_error
+    first, share = got[0].numbers, np.array([len(at) for at in places]) / len(values)
+    base = tuple(word for one in got for word in one.footing)
+    told = {"direction": first.direction, "method": first.method, "footing": base}
+    common = float(np.linalg.norm(share * [one.numbers.shared_error for one in got]))
+    return Outcome(label, values=values, errors=errors, shared=common, gap=_joined_gap(got, share), **told)
+
+
+def _joined_gap(got: list[Scored], share: np.ndarray) -> Gap | None:
+    gaps = [one.gap for one in got if one.gap is not None]
+    if len(gaps) < len(got):
+        return None
+    means, errors, methods = zip(*gaps, strict=True)
+    return Gap(float(share @ means), float(np.linalg.norm(share * errors)), methods[0])
 
 
 def _rows(X: Any) -> Any:

@@ -104,8 +104,10 @@ class DisentangledRBM(Editing):
     hidden, free : number of hidden units, and how many of them are released.
     visible, units : types of the visible units, by default those for the kind of cells, and of the hidden ones.
     second_order : weight of the penalty on what products of two constrained inputs tell of the label.
-    gauge : projection of the weights before that on the constraint, such as ``NormClip(5.0)``.
-    negatives, rate, momentum, decay, follow, batch_size, steps, sweeps : as for the recipe `RBM`.
+    gauge : of the weights: ``ZeroSum()``, or ``UnitNorm()`` for Gaussian hidden units.
+    negatives : where the negative phase comes from. Where chains hardly cross from rows of one label to those of the
+        other, ``ContrastiveDivergence(k)`` keeps the shares of the labels as they are.
+    rate, momentum, decay, follow, batch_size, steps, sweeps : as for the recipe `RBM`.
 
     Examples
     --------

@@ -5,7 +5,8 @@ or one, the inputs of the others being uncorrelated with it; and the same with a
 the Ising model the label is the sign of the magnetisation, log Z is exact, and second moments tell nothing by symmetry;
 on the digits 0 and 1 the label is the digit.
 For each machine: log p of the test rows, how often a linear classifier of the inputs finds the label of a test row,
-and how often a row that was given the other label is taken for it, while its other features stay correlated.
+and how often a row that was given the other label is taken for it, while its other features stay correlated: where
+all units are released nothing of the row is left.
 """
 
 from __future__ import annotations
