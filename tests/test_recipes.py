@@ -33,7 +33,7 @@ from ravine.train import Stage, train
 EXPLAINERS = {
     "LearningToExplain",
     "ProductOfExpertsClassifier",
-}  # no model of rows: not for the shell, see tests/test_explain.py
+}  # no models of rows: not for the shell
 FILES = sorted(Path(inspect.getfile(recipes)).parent.glob("[!_]*.py"))
 
 # Yang 2022, section 3: mean log-likelihood in nats a row of the true model on the test rows, and of the best zero-mean
