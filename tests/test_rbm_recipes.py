@@ -214,7 +214,8 @@ def classification(**fields: Any) -> ClassificationRBM:
     return ClassificationRBM(**{"hidden": 6, "steps": 50, "random_state": 0, "progress": False} | fields)
 
 
-@pytest.mark.parametrize("name", [n if n == "hybrid" else pytest.param(n, marks=slow) for n in OBJECTIVES])
+@slow
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_digits_are_told_better_than_by_a_line(name):
     """On 594 rows that were not learned from, beside logistic regression on the same cells."""
     X, held, y, truth = digits()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ravine._check import one_line, require, shown
-from ravine.data import collection, generated
+from ravine.data import collection, generated, ising, protein
 from ravine.data.dataset import Dataset, from_table
 from ravine.data.files import read_table
 
@@ -59,6 +59,11 @@ def _entries() -> dict[str, Entry]:
     entries["omniglot"] = Entry(f"24345 + 8070 characters, 28 x 28, grey levels{local}", collection.omniglot)
     entries["omniglot-bits"] = Entry(f"the same characters, drawn once as bits{local}", collection.omniglot_bits)
     entries["frey"] = Entry(f"1965 faces, 28 x 20, 256 grey levels{local}", collection.frey)
+    entries["ising"] = Entry("20000 + 5000 lattices of 6 x 6 spins as bits, near where they order", ising.ising)
+    entries["kunitz"] = Entry(f"9454 + 2365 aligned Kunitz domains, 53 places of 21 letters{local}", protein.kunitz)
+    entries["lattice-proteins"] = Entry(
+        f"37012 + 9253 sequences of one lattice fold, 27 places{local}", protein.lattice_proteins
+    )
     families = (
         (DEBD, "binary columns", collection.debd),
         (REGRESSION, "real columns, UCI regression table", collection.uci_regression),

@@ -192,7 +192,7 @@ class Harmonium(AbstractEnergy):
             return known
         seen = self._seen(row.mask)
 
-        def again(_: int, s: Field) -> Field:
+        def again(_: Int[Array, ""], s: Field) -> Field:
             guess = self.visible.mean(self.coupling.down(self.hidden.mean(self.coupling.up(s))))
             return jnp.where(seen, known, 0.5 * (s + guess))
 

@@ -48,7 +48,10 @@ EXPLAINERS: Mapping[str, tuple[str, str]] = {  # no models of rows: they can be 
     "product-of-experts-classifier": ("ravine.recipes.product_of_experts", "ProductOfExpertsClassifier"),
 }
 
-STUDIES: Mapping[str, str] = {"one-bit": "ravine.studies.one_bit"}  # no models; `ravine reproduce` runs them
+STUDIES: Mapping[str, str] = {
+    "disentangled": "ravine.studies.disentangled",
+    "one-bit": "ravine.studies.one_bit",
+}  # no models; `ravine reproduce` runs them
 
 
 def recipes() -> dict[str, tuple[str, str]]:
