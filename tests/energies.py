@@ -64,7 +64,7 @@ UNITS: dict[str, Callable[[int], Any]] = {
 REAL = ("gaussian", "rectified", "mixed")
 PAIRINGS = [f"{visible} {hidden}" for visible in UNITS if visible != "softmaxes" for hidden in UNITS]
 QUICK = [name for name in PAIRINGS if "binary" in name.split()]
-QUICK += ["gaussian gaussian", "beside mixed", "potts softmaxes"]
+QUICK += ["mixed mixed", "beside mixed", "potts softmaxes"]
 GOLDEN, CONVOLUTION = "golden", "convolution"
 
 

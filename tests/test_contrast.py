@@ -1,7 +1,7 @@
 """Learning by contrast against exact gradients, which are sums over all states of small energies.
 
-Mean steps are compared in standard errors, see `helpers`: of the 400 or so numbers of this file one would, with other
-seeds and nothing wrong, be more than 4.5 off once in 350 runs.
+Mean steps are compared in standard errors, see `helpers`: of the 500 or so numbers of this file one would, with other
+seeds and nothing wrong, be more than 4.5 off once in 290 runs.
 """
 
 from __future__ import annotations

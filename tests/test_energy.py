@@ -1,7 +1,7 @@
 """Units, couplings and small energies of every pairing, against sums over all states and quadrature.
 
-Random draws are compared with exact expectations, see `helpers`: with other seeds one of the 600 or so numbers
-compared here would be more than 4.5 standard errors off once in 250 runs.
+Random draws are compared with exact expectations, see `helpers`: with other seeds one of the 1,500 or so numbers
+compared here, many of them equal, would be more than 4.5 standard errors off at most once in 100 runs.
 """
 
 from __future__ import annotations
@@ -513,12 +513,13 @@ def _holed(model, rows):
 def test_missing_cells_are_summed_over(name):
     """Rows that hold any of the cells: all hidden states listed, all completions listed, and the start of the path."""
     found = table(name)
-    visible, patterns, log_marginal = found.model.visible, masks(found.model.visible), found.log_marginal()
+    patterns, log_marginal = masks(found.model.visible), found.log_marginal()
     begin = logsumexp(found.start + found.h.log_weight, axis=1)
     few = name.split()[0] in ("binary", "spin", "potts", GOLDEN)
     for i in range(len(jax.tree.leaves(patterns)[0])):
         groups = held(found.v, pick(patterns, i))
-        some = np.array([np.argmax(groups.held == group) for group in likeliest(groups.held, found.law(), 6)])
+        best = np.resize(likeliest(groups.held, found.law(), 6), 6)  # as many for every mask, one program for all
+        some = np.array([np.argmax(groups.held == group) for group in best])
         whole = bool(all(np.all(leaf) for leaf in jax.tree.leaves(pick(patterns, i))))
         summed, can, completed, counted, start = _holed(found.model, rows_of(found, some, pick(patterns, i)))
         want = np.array(log_sums(log_marginal + groups.log_weight, groups.held))[groups.held[some]]
@@ -526,7 +527,7 @@ def test_missing_cells_are_summed_over(name):
             assert np.max(np.abs(np.asarray(summed) - want)) < 1e-10
         assert np.all(np.asarray(can) == (few or whole))
         if few or whole:
-            assert np.max(np.abs(np.asarray(completed) - want)) < (1e-10 if visible.size < 100 else 0)
+            assert np.max(np.abs(np.asarray(completed) - want)) < 1e-10
             assert np.all(np.asarray(counted) == np.sum(groups.held == groups.held[some][0]))
         wanted = np.array(log_sums(begin + groups.log_weight, groups.held))[groups.held[some]]
         assert np.max(np.abs(np.asarray(start) - wanted)) < 1e-10
@@ -554,7 +555,7 @@ def test_the_guess_of_missing_cells_is_a_fixed_point(name):
         s, known = model.filled(row), model.visible.statistic(row.x)
         seen = np.asarray(model.visible.spread(jax.tree.map(lambda m: m.astype(float), mask))) > 0
         guess = model.visible.mean(model.coupling.down(model.hidden.mean(model.coupling.up(s))))
-        close(s, np.where(seen, known, guess), 1e-8)
+        close(s, np.where(seen, known, guess), 1e-5)
         close(flat(model.posterior(row).mean()), flat(model.hidden.law(model.coupling.up(s)).mean()))
 
 

@@ -1,7 +1,7 @@
 """Markov kernels leave laws as they are: one step each from many independent exact draws, and moments of the ends.
 
-Ends are independent, so their means are compared in standard errors, see `helpers`. The 200 or so numbers of this file
-would, with other seeds and nothing wrong, fail once in 700 runs.
+Ends are independent, so their means are compared in standard errors, see `helpers`: with other seeds one of the 600 or
+so numbers compared here would be more than 4.5 standard errors off once in 250 runs.
 """
 
 from __future__ import annotations
@@ -365,11 +365,15 @@ def z(draws: np.ndarray, truth: np.ndarray) -> float:
 def test_odds_of_an_exchange(first):
     """Its probability is min(1, r), with log r by the energies of all pairs; others stay."""
     model = random_rbm(5, 4, 15, 1.5)
-    kernel = Tempering(model, jnp.array(BETAS))
-    state = (jr.uniform(jr.key(16), (4, 5)) < 0.5).astype(float)
-    pairs = [(0, 1), (2, 3)] if first == 0 else [(1, 2)]
-    energy = lambda i, x: float(model.at(jnp.array(BETAS[i])).energy(state[x]))  # noqa: E731
-    log_r = [energy(i, i) + energy(j, j) - energy(i, j) - energy(j, i) for i, j in pairs]
+    kernel, pairs = Tempering(model, jnp.array(BETAS)), [(0, 1), (2, 3)] if first == 0 else [(1, 2)]
+
+    def odds(state):
+        energy = lambda i, x: float(model.at(jnp.array(BETAS[i])).energy(state[x]))  # noqa: E731
+        return [energy(i, i) + energy(j, j) - energy(i, j) - energy(j, i) for i, j in pairs]
+
+    states = (jr.uniform(jr.key(16), (20, 4, 5)) < 0.5).astype(float)
+    state = next(state for state in states if all(-3 < log_r < -0.1 for log_r in odds(state)))
+    log_r = odds(state)
     ends, share = jax.vmap(lambda key: kernel._exchanged(state, first, key=key))(jr.split(jr.key(17), N))
     ends = np.asarray(ends)
     taken = np.stack([np.all(ends[:, i] == np.asarray(state[j]), axis=1) for i, j in pairs], axis=1)
@@ -377,7 +381,6 @@ def test_odds_of_an_exchange(first):
         chance = min(1.0, np.exp(log_r[k]))
         assert abs(taken[:, k].mean() - chance) <= LIMIT * np.sqrt(chance * (1 - chance) / N)
         assert np.all(ends[:, j] == np.where(taken[:, k, None], state[i], state[j]))
-    assert min(log_r) < -0.05
     np.testing.assert_allclose(share, taken.mean(axis=1))
     assert first == 0 or (np.all(ends[:, 0] == state[0]) and np.all(ends[:, 3] == state[3]))
 

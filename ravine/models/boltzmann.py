@@ -293,7 +293,7 @@ class Drawn(AbstractFill):
 class MeanField(AbstractFill):
     """What a row does not hold is at its mean field: the slope of a lower bound. Salakhutdinov & Hinton 2009.
 
-    Exact where the energy is linear in each of these cells, given the others, or sums out what is not.
+    It is that slope where the energy is linear in each of these cells, given the others, or sums out what is not.
     """
 
     rounds: int = eqx.field(static=True, default=10)

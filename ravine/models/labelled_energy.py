@@ -88,7 +88,21 @@ class LabelledHarmonium(AbstractEnergy):
         return position[0]
 
     def kernel(self, row: Row | None = None) -> Gibbs:
-        return self.pair.kernel(row)
+        """Sweeps of the pair; given a row, its label is also drawn before and after, the hidden units summed out.
+
+        Without that the label of a row, and its hidden units, would hold each other where they are.
+        """
+        return self.pair.kernel() if row is None else Gibbs(self, row)
+
+    def swept(self, position: Position, row: Row, *, key: PRNGKeyArray) -> Position:
+        """The position after the label, all units and the label again were drawn; what the row holds stays."""
+        before, between, after = jax.random.split(key, 3)
+        position = self.pair.swept(self._relabelled(position, row, before), row, key=between)
+        return self._relabelled(position, row, after)
+
+    def _relabelled(self, position: Position, row: Row, key: PRNGKeyArray) -> Position:
+        """With a draw of p(y | x) for the label, where the row holds none."""
+        return row.clamp((position[0], OneHot(self.label_logits(position[0])).sample(key=key)))
 
     def at(self, beta: Scalar) -> Self:
         return dataclasses.replace(self, pair=self.pair.at(beta))

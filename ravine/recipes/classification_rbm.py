@@ -100,5 +100,5 @@ class ClassificationRBM(Dreaming, EnergyModel, LabelledModel):
     def stages(self, rows: int) -> list[Stage]:
         """One stage of contrastive learning."""
         optimiser = Optimiser(optax.sgd, (self.rate, self.momentum))
-        rule = Projected(Contrastive(self.objective, self.negatives, optimiser, fill=5), Proper())
+        rule = Projected(Contrastive(self.objective, self.negatives, optimiser, fill=3), Proper())
         return [Stage(rule, self.steps, self.batch_size)]
