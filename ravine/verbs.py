@@ -47,7 +47,12 @@ def blockwise(answer: Answer, batch: Row, *arguments: Any, block: int = BLOCK, s
         places = np.concatenate([np.arange(start, start + left), np.full(ROWS - left, start)]).reshape(-1, block)
         blocks = jax.tree.map(lambda leaf, places=places: jnp.asarray(leaf[places]), batch)
         made = program(answer, blocks, jnp.asarray(-(-left // block)), arguments)
-        parts.append(jax.tree.map(lambda leaf, left=left: np.asarray(leaf).reshape(-1, *leaf.shape[2:])[:left], made))
+        parts.append(
+            jax.tree.map(
+                lambda leaf, left=left: np.asarray(leaf).reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:])[:left],
+                made,
+            )
+        )
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 

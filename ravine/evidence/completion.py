@@ -48,7 +48,7 @@ def _chain_mean(model: AbstractEnergy, row: Row, k: int, *, key: PRNGKeyArray) -
     known, (begin, go) = model.lifted(row), jr.split(key)
     kernel = model.kernel(known)
 
-    def on(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    def on(i: Array, carry: tuple[PyTree, Array]) -> tuple[PyTree, Array]:
         position, sums = carry
         position = walk(kernel, position, 1, key=jr.fold_in(go, i))
         return position, sums + model.shown(position)

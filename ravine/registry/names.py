@@ -21,6 +21,7 @@ PARTS: tuple[tuple[str, str | None], ...] = (
     ("ravine.dist", "AbstractLink"),
     ("ravine.evidence", None),
     ("ravine.gradients", None),
+    ("ravine.models.boltzmann", "AbstractFill"),
     ("ravine.models.energy_net", "AbstractMoves"),
     ("ravine.models.families", "AbstractFamily"),
     ("ravine.models.families", "AbstractStart"),
