@@ -45,8 +45,18 @@ class EnergyModel(Normalising, LatentVariableModel):
     """A recipe whose model is an energy: `score_samples` is log p(x) with log Z listed or annealed, never less."""
 
     def free_energy(self, X: Any) -> np.ndarray:
-        """Minus the log of the unnormalised density of each row, shape (rows,); rows must be complete."""
+        """Minus the log of the unnormalised density of each row, shape (rows,).
+
+        Raises
+        ------
+        ValueError
+            When a cell is missing: what the others say of it is an integral that `score_samples` makes.
+        """
         values = self._ready(X)
+        holes = np.count_nonzero(np.isnan(values))
+        require(
+            not holes, "free_energy", "complete rows", f"{holes} missing cells", "ask score_samples"
+        )
         with precision(self.precision), highest_matmul():
             return np.asarray(blockwise(_energies, self._row(values), self.model_, self.schema_.draw(), self._key()))
 

@@ -274,7 +274,7 @@ def tabulated(model: Any, v: Points, h: Points) -> Table:
 def _tabulated(model: Any, v: PyTree[Array], h: PyTree[Array]) -> tuple[Array, ...]:
     pairs = lambda value: jax.vmap(lambda a: jax.vmap(lambda b: value(a, b))(h))(v)  # noqa: E731
     # the laws are made once for each state they depend on
-    up = jax.vmap(lambda a: jax.vmap(model.hidden.law(model.up(a)).log_prob)(h))(v)
+    up = jax.vmap(lambda a: jax.vmap(model.hidden(model.up(a)).log_prob)(h))(v)
     down = jax.vmap(lambda b: jax.vmap(model.likelihood(b).log_prob)(v))(h)
     begin, end = model.at(jnp.array(0.0)), model.at(jnp.array(1.0))
     free = lambda energy: -jax.vmap(energy.energy)(v)  # noqa: E731

@@ -259,11 +259,11 @@ def test_persistent_chains_go_on_from_where_they_were(name):
     found = table(name)
     place, source = int(np.argmax(found.law())), Persistent(2, N)
     state = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (N, *leaf.shape)), pick(found.v.states, place))
-    ends, after = eqx.filter_jit(source.step)(found.model, state, pick(found.v.states, np.arange(3)), key=jr.key(1))
+    ends, after = eqx.filter_jit(source)(found.model, state, pick(found.v.states, np.arange(3)), key=jr.key(1))
     assert eqx.tree_equal(ends, after)
     law = np.linalg.matrix_power(found.sweep(), 2)[place]
     assert worst_feature(flat_states(ends), law, flat_states(found.v.states)) < LIMIT
-    other, _ = eqx.filter_jit(source.step)(found.model, state, pick(found.v.states, np.arange(4, 7)), key=jr.key(1))
+    other, _ = eqx.filter_jit(source)(found.model, state, pick(found.v.states, np.arange(4, 7)), key=jr.key(1))
     assert eqx.tree_equal(ends, other)
 
 
@@ -291,7 +291,7 @@ def test_tempered_chains_show_the_last_rung(k):
     data = jax.vmap(lambda key: model.start(key=key))(jr.split(jr.key(4), 3))
     state = source.init(model, data, key=jr.key(5))
     assert jax.tree.map(jnp.shape, state) == ((5, 4, 2), (5, 4, 3))
-    ends, after = eqx.filter_jit(source.step)(model, state, data, key=jr.key(6))
+    ends, after = eqx.filter_jit(source)(model, state, data, key=jr.key(6))
     assert eqx.tree_equal(ends, jax.tree.map(lambda leaf: leaf[:, -1], after))
     kernel = Tempering(model, jnp.linspace(0.0, 1.0, 4))
     for i in range(k):
@@ -327,7 +327,7 @@ def test_fast_weights_move_the_chains_and_nothing_else():
     overlay = jax.tree.map(lambda leaf: numbers(leaf.shape, 8), trainable(found.model)[0])
     place, source = 3, FastWeights(1, N)
     state = jnp.broadcast_to(found.v.states[place], (N, 4)), overlay
-    ends, after = eqx.filter_jit(source.step)(found.model, state, found.v.states, key=jr.key(8))
+    ends, after = eqx.filter_jit(source)(found.model, state, found.v.states, key=jr.key(8))
     fast = tabulated(moved_by(found.model, overlay), found.v, found.h).sweep()[place]
     assert worst_feature(flat_states(ends), fast, flat_states(found.v.states)) < LIMIT
     assert worst_feature(flat_states(ends), found.sweep()[place], flat_states(found.v.states)) > 2 * LIMIT

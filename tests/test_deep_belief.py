@@ -150,7 +150,7 @@ def test_units_begin_at_the_rates_that_the_layers_below_have():
     X = jnp.asarray(bits(4), jnp.float32)
     after = Rates(2)(model, ArraySource(Row(X)), key=jr.key(0))
     want = np.mean([np.asarray(model.climbed(Row(x))) for x in X], axis=0)
-    np.testing.assert_allclose(after.top.pair.visible.groups[0].law(jnp.zeros(3)).mean(), want, atol=1e-5)
+    np.testing.assert_allclose(after.top.pair.visible.groups[0](jnp.zeros(3)).mean(), want, atol=1e-5)
 
 
 def test_no_way_learns_from_itself(x64):
@@ -177,8 +177,8 @@ def sleep_slope(model: DeepBelief, q) -> np.ndarray:
     for h in map(jnp.asarray, bits(2)):
         for above in map(jnp.asarray, bits(2)):
             for last in map(jnp.asarray, bits(2)):
-                chance = q.log_prob(h) + top.hidden.law(top.up(h)).log_prob(above)
-                chance = jnp.exp(chance + top.visible.law(top.down(above)).log_prob(last))
+                chance = q.log_prob(h) + top.hidden(top.up(h)).log_prob(above)
+                chance = jnp.exp(chance + top.visible(top.down(above)).log_prob(last))
                 dreamt = layer.down(last).mean()
                 total += float(chance) * -np.outer(np.asarray(dreamt), np.asarray(last - layer.up(dreamt).mean()))
     return total

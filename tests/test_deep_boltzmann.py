@@ -122,8 +122,8 @@ def test_sweeps_leave_the_law_as_it_is(sizes, x64):
     model, (even, odd) = net(sizes), (np.cumsum([0, *net(sizes).coupling.sizes()[i::2]]) for i in (0, 1))
     split = lambda states, ends: tuple(map(jnp.asarray, np.split(states, ends[1:-1], axis=1)))  # noqa: E731
     s, h = split(cells(even[-1]), even), split(cells(odd[-1]), odd)
-    up = jax.vmap(lambda s: jax.vmap(model.pair.hidden.law(model.pair.up(s)).log_prob)(h))(s)
-    down = jax.vmap(lambda h: jax.vmap(model.pair.visible.law(model.pair.down(h)).log_prob)(s))(h)
+    up = jax.vmap(lambda s: jax.vmap(model.pair.hidden(model.pair.up(s)).log_prob)(h))(s)
+    down = jax.vmap(lambda h: jax.vmap(model.pair.visible(model.pair.down(h)).log_prob)(s))(h)
     moves = np.exp(up) @ np.exp(down)
     log_law = -np.asarray(jax.vmap(model.energy)(s))
     law = np.exp(log_law - logsumexp(log_law))

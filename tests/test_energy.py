@@ -143,7 +143,7 @@ def minus_energies(units, states):
 
 
 def log_laws(units, field, states):
-    return np.asarray(jax.vmap(units.law(field).log_prob)(states))
+    return np.asarray(jax.vmap(units(field).log_prob)(states))
 
 
 def cumulant(units, field):
@@ -164,7 +164,7 @@ def test_statistic_energy_cumulant_law_and_mean_agree(name):
         mass = np.exp(free - phi + support.log_weight)
         close(units.mean(field), mass @ statistic)
         close(jax.grad(lambda f: cumulant(units, f))(field), mass @ statistic, 1e-11)
-        close(flat(units.law(field).mean()), mass @ flat_states(support.states))
+        close(flat(units(field).mean()), mass @ flat_states(support.states))
 
 
 @every_unit
@@ -173,7 +173,7 @@ def test_draws_are_of_the_law(name):
     field = fields(units, 1)[0]
     support = points(units)
     mass = np.exp(log_laws(units, field, support.states) + support.log_weight)
-    drawn = jax.jit(jax.vmap(lambda key: units.law(field).sample(key=key)))(jr.split(jr.key(1), N))
+    drawn = jax.jit(jax.vmap(lambda key: units(field).sample(key=key)))(jr.split(jr.key(1), N))
     assert {leaf.dtype for leaf in jax.tree.leaves(drawn)} == {jnp.dtype(float)}
     assert worst_feature(flat_states(drawn), mass, flat_states(support.states)) < LIMIT
 
@@ -220,21 +220,21 @@ BASES = {
 def test_sized_units_have_the_base_rates(name):
     kind, shape, base = BASES[name]
     units = kind.sized(shape, np.array(base))
-    close(units.law(units.still).mean(), np.array(base))
+    close(units(units.still).mean(), np.array(base))
     plain = kind.sized(shape)
-    assert plain.shape == units.shape == shape and np.ptp(np.asarray(plain.law(plain.still).mean())) < 1e-12
+    assert plain.shape == units.shape == shape and np.ptp(np.asarray(plain(plain.still).mean())) < 1e-12
     assert plain.size == len(plain.still) == len(plain.statistic(plain.blank()))
 
 
 def test_sized_units_side_by_side_and_at_extreme_rates():
     kind = Beside((BinaryUnits(), GaussianUnits()))
     units = kind.sized(((2,), (1,)), (np.array([0.0, 1.0]), np.array([7.0])))
-    bits, reals = units.law(units.still).mean()
+    bits, reals = units(units.still).mean()
     close(bits, np.array([0.01, 0.99]))
     close(reals, np.array([7.0]))
     close(RectifiedUnits().sized((2,), np.array([1.0, 2.0])).bias, np.array([1.0, 2.0]))
     extreme = PottsUnits(levels=3).sized((2,), np.array([0.0, 2.0]))
-    close(extreme.law(extreme.still).mean(), np.array([0.02, 1.98]))
+    close(extreme(extreme.still).mean(), np.array([0.02, 1.98]))
 
 
 @every_unit
@@ -256,7 +256,7 @@ def test_a_number_of_each_cell_is_given_to_its_statistics(name):
 def test_a_law_marginalises_cells_that_are_masked(name):
     units = UNITS[name](1)
     support, patterns, field = points(units), masks(units), fields(units, 1)[0]
-    law = units.law(field)
+    law = units(field)
     whole = log_laws(units, field, support.states)
     for i in range(len(jax.tree.leaves(patterns)[0])):
         mask = pick(patterns, i)
@@ -556,7 +556,7 @@ def test_the_guess_of_missing_cells_is_a_fixed_point(name):
         seen = np.asarray(model.visible.spread(jax.tree.map(lambda m: m.astype(float), mask))) > 0
         guess = model.visible.mean(model.coupling.down(model.hidden.mean(model.coupling.up(s))))
         close(s, np.where(seen, known, guess), 1e-5)
-        close(flat(model.posterior(row).mean()), flat(model.hidden.law(model.coupling.up(s)).mean()))
+        close(flat(model.posterior(row).mean()), flat(model.hidden(model.coupling.up(s)).mean()))
 
 
 def test_posterior_of_a_whole_row_is_exact():

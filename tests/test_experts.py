@@ -25,7 +25,6 @@ from ravine.models.experts import (
     Apart,
     ClassExperts,
     GaussianExpert,
-    Hamiltonian,
     HiddenUnit,
     Many,
     ProductOfExperts,
@@ -34,6 +33,7 @@ from ravine.models.experts import (
     UniGauss,
     combined,
 )
+from ravine.models.moves import HamiltonianMoves
 from ravine.models.units import BinaryUnits, GaussianUnits, RectifiedUnits
 from ravine.objectives import Contrast
 from ravine.rules import Contrastive, ContrastiveDivergence, Optimiser
@@ -108,7 +108,7 @@ def product(d: int) -> ProductOfExperts:
         StudentTExpert(draw(d), jnp.array(0.3)),
         HiddenUnit(2 * draw(d), draw()),
     )
-    return ProductOfExperts(experts, Fixed(GaussianExpert.of(np.zeros(d), np.full(d, 1.2))), Hamiltonian(0.3, 5))
+    return ProductOfExperts(experts, Fixed(GaussianExpert.of(np.zeros(d), np.full(d, 1.2))), HamiltonianMoves(0.3, 5))
 
 
 NODES, MASS = (part * 9 for part in np.polynomial.legendre.leggauss(160))

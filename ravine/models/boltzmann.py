@@ -124,7 +124,7 @@ class Boltzmann(AbstractEnergy):
 
     def start(self, *, key: PRNGKeyArray) -> Bits:
         base = unfix(self.base)
-        return base.law(base.still).sample(key=key)
+        return base(base.still).sample(key=key)
 
     def log_start(self, row: Row | None = None) -> Scalar:
         base, held = unfix(self.base), self._held(row)

@@ -48,11 +48,11 @@ class TwoWay(eqx.Module):
 
     def up(self, x: Array) -> Bernoulli:
         """q(upper | lower)."""
-        return self.upper.law(self.lower.statistic(x) @ self.recognition)
+        return self.upper(self.lower.statistic(x) @ self.recognition)
 
     def down(self, h: Bits) -> AbstractDistribution:
         """p(lower | upper)."""
-        return self.lower.law(self.generative @ h)
+        return self.lower(self.generative @ h)
 
     def tied(self) -> Harmonium:
         """The two layers as a machine of their own, with the generative weights both ways."""
@@ -94,7 +94,7 @@ class DeepBelief(eqx.Module):
     def entered(self, row: Row) -> Array:
         """The cells; a missing one is what the lowest units are on their own."""
         lower = self.layers[0].lower
-        return row.x if row.mask is None else row.clamp(lower.law(lower.still).mean())
+        return row.x if row.mask is None else row.clamp(lower(lower.still).mean())
 
     def climbed(self, row: Row, layers: int | None = None) -> Bits:
         """The probabilities of the units of a layer, each computed from those of the layer below."""

@@ -157,7 +157,7 @@ class DeepBoltzmann(AbstractEnergy):
 
         Even and odd layers take turns. Each goes to the best means given the others, so that no round lowers the bound.
         """
-        return row.clamp(self.pair.visible.law(self._settled(row, rounds)[0]).mean())
+        return row.clamp(self.pair.visible(self._settled(row, rounds)[0]).mean())
 
     def log_bound(self, row: Row | None = None, rounds: int = 50) -> Scalar:
         r"""A lower bound on the log of the sum of exp(-E) over all that a row that was `lifted` does not hold.
@@ -177,12 +177,12 @@ class DeepBoltzmann(AbstractEnergy):
     def posterior(self, row: Row) -> OneNode:
         """The mean field of all hidden layers; the latent is their tuple, from the lowest."""
         field, s = self._settled(self.lifted(row), 50)
-        even, odd = self.pair.visible.law(field), self.pair.hidden.law(self.pair.coupling.up(s))
+        even, odd = self.pair.visible(field), self.pair.hidden(self.pair.coupling.up(s))
         return OneNode(Together(tuple(_interleaved(cast(Together, even).laws, cast(Together, odd).laws)[1:])))
 
     def likelihood(self, z: Layers, context: PyTree = None) -> AbstractDistribution:
         """p(v | h)."""
-        return cast(Together, self.pair.visible.law(self.pair.down(z[::2]))).laws[0]
+        return cast(Together, self.pair.visible(self.pair.down(z[::2]))).laws[0]
 
     def _settled(self, row: Row, rounds: int) -> tuple[Field, Field]:
         """The field on the even layers at the mean field, and their expected statistics."""
@@ -378,7 +378,7 @@ def _climbed(machines: tuple[Harmonium, ...], batch: Row) -> list[Row]:
         times = len(cast(Beside, machine.visible).groups)
         mask = None if batch.mask is None else (batch.mask,) * times
         seen.append(dataclasses.replace(batch, x=(batch.x,) * times, mask=mask))
-        above = jax.vmap(lambda row, m=machine: m.hidden.law(m.coupling.up(m.filled(row, 5))).mean()[0])(seen[-1])
+        above = jax.vmap(lambda row, m=machine: m.hidden(m.coupling.up(m.filled(row, 5))).mean()[0])(seen[-1])
         batch = dataclasses.replace(batch, x=above, mask=None)
     return seen
 

@@ -185,11 +185,11 @@ def relabelled(
     first, begin, go = jr.split(key, 3)
     coupling = cast(Constrained, model.coupling)
     free, aim = coupling.free, coupling.typical(model.visible)[label]
-    h = model.hidden.law(coupling.up(model.filled(row)).at[:free].set(aim)).sample(key=first)
+    h = model.hidden(coupling.up(model.filled(row)).at[:free].set(aim)).sample(key=first)
 
     def again(i: Int[Array, ""], v: PyTree[Array]) -> PyTree[Array]:
         up, down = jr.split(jr.fold_in(go, i))
-        given = model.hidden.law(model.up(v)).sample(key=up).at[:free].set(h[:free])
+        given = model.hidden(model.up(v)).sample(key=up).at[:free].set(h[:free])
         return model.likelihood(given).sample(key=down)
 
     return jax.lax.fori_loop(1, sweeps, again, model.likelihood(h).sample(key=begin))

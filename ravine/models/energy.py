@@ -158,8 +158,8 @@ class Harmonium(AbstractEnergy):
     def swept(self, position: PyTree[Array], row: Row | None, *, key: PRNGKeyArray) -> PyTree[Array]:
         """New visible units, given hidden ones that were drawn given the old."""
         first, second = jr.split(key)
-        h = self.hidden.law(self.up(position)).sample(key=first)
-        v = self.visible.law(self.down(h)).sample(key=second)
+        h = self.hidden(self.up(position)).sample(key=first)
+        v = self.visible(self.down(h)).sample(key=second)
         return v if row is None else row.clamp(v)
 
     def at(self, beta: Scalar) -> Self:
@@ -168,7 +168,7 @@ class Harmonium(AbstractEnergy):
 
     def start(self, *, key: PRNGKeyArray) -> PyTree[Array]:
         base = unfix(self.base)
-        return base.law(base.still).sample(key=key)
+        return base(base.still).sample(key=key)
 
     def log_start(self, row: Row | None = None) -> Scalar:
         base = unfix(self.base)
@@ -183,7 +183,7 @@ class Harmonium(AbstractEnergy):
 
     def posterior(self, row: Row) -> AbstractPosterior:
         """p(h | v), exact; with missing cells, at their mean-field expectation given the others."""
-        return OneNode(self.hidden.law(self.coupling.up(self.filled(row))))
+        return OneNode(self.hidden(self.coupling.up(self.filled(row))))
 
     def filled(self, row: Row, rounds: int = 50) -> Field:
         """The statistics of the visible units; those of missing cells at the mean-field fixed point."""
@@ -210,7 +210,7 @@ class Harmonium(AbstractEnergy):
 
     def likelihood(self, z: PyTree[Array], context: PyTree = None) -> AbstractDistribution:
         """p(v | h)."""
-        return self.visible.law(self.down(z))
+        return self.visible(self.down(z))
 
     def values(self) -> Float[Array, " values"]:
         """What a visible cell may hold."""

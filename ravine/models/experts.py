@@ -22,9 +22,9 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
 
 from ravine._tree import Fixed, unfix
 from ravine.core import AbstractEnergy, AbstractKernel, Metrics, Row, Scalar
-from ravine.kernels import HMC
 from ravine.models.energy import CentredHarmonium, Dense, Harmonium
 from ravine.models.labelled_energy import LabelledHarmonium
+from ravine.models.moves import AbstractMoves, HamiltonianMoves
 from ravine.models.unit_groups import Beside
 from ravine.models.units import AbstractUnits, GaussianUnits, RectifiedUnits
 
@@ -171,24 +171,6 @@ class Many(AbstractExpert):
         return jnp.sum(eqx.filter_vmap(lambda expert: expert.energy(x))(self.experts))
 
 
-class AbstractMoves(eqx.Module):
-    """Which kernel moves a chain over an energy; its settings are no parameters of the energy."""
-
-    @abc.abstractmethod
-    def kernel(self, model: Any, row: Row | None) -> AbstractKernel:
-        """The kernel of an energy; cells that the row holds stay."""
-
-
-class Hamiltonian(AbstractMoves):
-    """Hamiltonian Monte Carlo: ``steps`` leapfrogs of length ``size``, and a test. See `ravine.kernels.HMC`."""
-
-    size: float = eqx.field(static=True, default=0.1)
-    steps: int = eqx.field(static=True, default=10)
-
-    def kernel(self, model: Any, row: Row | None) -> HMC:
-        return HMC(model, row, self.size, self.steps)
-
-
 class ProductOfExperts(AbstractEnergy):
     r"""A product of experts, :math:`E(x) = \sum_m E_m(x)`.
 
@@ -212,7 +194,7 @@ class ProductOfExperts(AbstractEnergy):
 
     experts: tuple[AbstractExpert | Fixed, ...]
     base: Fixed | GaussianExpert
-    moves: AbstractMoves = Hamiltonian()
+    moves: AbstractMoves = HamiltonianMoves(0.1, 10)
     sweeps: int = eqx.field(static=True, default=200, kw_only=True)
 
     def energy(self, position: Point) -> Scalar:
@@ -225,7 +207,7 @@ class ProductOfExperts(AbstractEnergy):
         return position
 
     def kernel(self, row: Row | None = None) -> AbstractKernel:
-        return self.moves.kernel(self, row)
+        return self.moves(self, row)
 
     def at(self, beta: Scalar) -> Self:
         parts = (Weighed(unfix(self.base), 1 - beta), *(Weighed(unfix(e), beta) for e in self.experts))

@@ -88,14 +88,15 @@ class LabelledHarmonium(AbstractEnergy):
         return position[0]
 
     def kernel(self, row: Row | None = None) -> Gibbs:
-        """Sweeps of the pair; given a row, its label is also drawn before and after, the hidden units summed out.
+        return Gibbs(self, row)
+
+    def swept(self, position: Position, row: Row | None, *, key: PRNGKeyArray) -> Position:
+        """A sweep of the pair; given a row, its label is also drawn before and after, the hidden units summed out.
 
         Without that the label of a row, and its hidden units, would hold each other where they are.
         """
-        return self.pair.kernel() if row is None else Gibbs(self, row)
-
-    def swept(self, position: Position, row: Row, *, key: PRNGKeyArray) -> Position:
-        """The position after the label, all units and the label again were drawn; what the row holds stays."""
+        if row is None:
+            return self.pair.swept(position, None, key=key)
         before, between, after = jax.random.split(key, 3)
         position = self.pair.swept(self._relabelled(position, row, before), row, key=between)
         return self._relabelled(position, row, after)
@@ -139,18 +140,18 @@ class LabelledHarmonium(AbstractEnergy):
     def posterior(self, row: Row) -> Chain:
         """p(y | x) and p(h | x, y), see `row_logits`; the latent is (label, hidden units)."""
         x = self.completed(row)
-        return Chain(OneHot(self.row_logits(row)), (lambda y: self.pair.hidden.law(self.pair.up((x, y))),))
+        return Chain(OneHot(self.row_logits(row)), (lambda y: self.pair.hidden(self.pair.up((x, y))),))
 
     def completed(self, row: Row) -> PyTree[Array]:
         """The cells of a row; the missing ones at what the mean field expects them to be."""
         if row.mask is None:
             return row.x
         hidden = self.pair.hidden.mean(self.pair.coupling.up(self.pair.filled(self.lifted(row))))
-        return row.clamp(self.cells.law(self.pair.coupling.down(hidden)[: self.cells.size]).mean())
+        return row.clamp(self.cells(self.pair.coupling.down(hidden)[: self.cells.size]).mean())
 
     def likelihood(self, z: tuple[Array, PyTree[Array]], context: PyTree = None) -> AbstractDistribution:
         """p(x | h)."""
-        return self.cells.law(self.pair.down(z[1])[: self.cells.size])
+        return self.cells(self.pair.down(z[1])[: self.cells.size])
 
     def receptive_fields(self) -> Float[Array, "hidden cells"]:
         """The field on the cells that each hidden statistic makes."""
@@ -163,7 +164,7 @@ class LabelledHarmonium(AbstractEnergy):
             (blank, label), mask=(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, bool), blank), jnp.array(True))
         )
         chain, last = jax.random.split(key)
-        h = self.pair.hidden.law(self.pair.up(self.settled(held, key=chain))).sample(key=last)
+        h = self.pair.hidden(self.pair.up(self.settled(held, key=chain))).sample(key=last)
         return self.likelihood((label, h)).mean()
 
     # --- sums

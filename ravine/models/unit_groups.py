@@ -66,11 +66,11 @@ class CountUnits(AbstractUnits):
     def cumulant(self, field: Field) -> Cells:
         return self.total * jax.nn.logsumexp(self._bias() + field)
 
-    def law(self, field: Field) -> Tally:
+    def __call__(self, field: Field) -> Tally:
         return Tally(self._bias() + field, self.total)
 
     def mean(self, field: Field) -> Field:
-        return self.law(field).mean()
+        return self(field).mean()
 
     def blank(self) -> Cells:
         return jnp.zeros(self.shape)
@@ -122,8 +122,8 @@ class Beside(AbstractCountable):
     def cumulant(self, field: Field) -> tuple:
         return tuple(group.cumulant(part) for group, part in zip(self.groups, self._parts(field), strict=True))
 
-    def law(self, field: Field) -> Together:
-        return Together(tuple(group.law(part) for group, part in zip(self.groups, self._parts(field), strict=True)))
+    def __call__(self, field: Field) -> Together:
+        return Together(tuple(group(part) for group, part in zip(self.groups, self._parts(field), strict=True)))
 
     def mean(self, field: Field) -> Field:
         parts = zip(self.groups, self._parts(field), strict=True)

@@ -50,7 +50,7 @@ class AbstractUnits(eqx.Module):
         """The cumulant function of each cell."""
 
     @abc.abstractmethod
-    def law(self, field: Field) -> AbstractDistribution:
+    def __call__(self, field: Field) -> AbstractDistribution:
         """The law of the state under a field."""
 
     @abc.abstractmethod
@@ -114,7 +114,7 @@ class BinaryUnits(AbstractCountable):
     Examples
     --------
     >>> units = BinaryUnits().sized((3,), jnp.array([0.5, 0.5, 0.9]))
-    >>> units.law(jnp.zeros(3)).mean().round(2).tolist()
+    >>> units(jnp.zeros(3)).mean().round(2).tolist()
     [0.5, 0.5, 0.8999999761581421]
     """
 
@@ -136,7 +136,7 @@ class BinaryUnits(AbstractCountable):
     def cumulant(self, field: Field) -> Cells:
         return jax.nn.softplus(self._logits(field))
 
-    def law(self, field: Field) -> Bernoulli:
+    def __call__(self, field: Field) -> Bernoulli:
         return Bernoulli(self._logits(field))
 
     def mean(self, field: Field) -> Field:
@@ -195,7 +195,7 @@ class SpinUnits(AbstractCountable):
         push = self._push(field)
         return jnp.abs(push) + jax.nn.softplus(-2 * jnp.abs(push))
 
-    def law(self, field: Field) -> Signs:
+    def __call__(self, field: Field) -> Signs:
         return Signs(2 * self._push(field))
 
     def mean(self, field: Field) -> Field:
@@ -245,7 +245,7 @@ class GaussianUnits(AbstractUnits):
         whole = 0.5 * math.log(2 * math.pi) + wide(self.log_scale, self.shape)
         return whole + self._precision() * f * (b + 0.5 * f)
 
-    def law(self, field: Field) -> Gaussian:
+    def __call__(self, field: Field) -> Gaussian:
         b = wide(self.bias, self.shape)
         return Gaussian(b + field.reshape(self.shape), jnp.exp(wide(self.log_scale, self.shape)))
 
@@ -292,12 +292,12 @@ class RectifiedUnits(AbstractUnits):
         near = 0.5 * close**2 + log_ndtr(close) + 0.5 * math.log(2 * math.pi)
         return jnp.where(push < -10, series, near)
 
-    def law(self, field: Field) -> TruncatedGaussian:
+    def __call__(self, field: Field) -> TruncatedGaussian:
         push = self._push(field)
         return TruncatedGaussian(push, jnp.ones_like(push), jnp.zeros_like(push), jnp.full_like(push, jnp.inf))
 
     def mean(self, field: Field) -> Field:
-        return self.law(field).mean().ravel()
+        return self(field).mean().ravel()
 
     def blank(self) -> Cells:
         return jnp.zeros(self.shape)
@@ -339,7 +339,7 @@ class PottsUnits(AbstractCountable):
     def cumulant(self, field: Field) -> Cells:
         return jax.nn.logsumexp(self._logits(field), axis=-1)
 
-    def law(self, field: Field) -> Codes:
+    def __call__(self, field: Field) -> Codes:
         return Codes(self._logits(field))
 
     def mean(self, field: Field) -> Field:
@@ -384,7 +384,7 @@ class SoftmaxUnits(AbstractCountable):
     def cumulant(self, field: Field) -> Cells:
         return jax.nn.logsumexp(self._logits(field), axis=-1)
 
-    def law(self, field: Field) -> OneHot:
+    def __call__(self, field: Field) -> OneHot:
         return OneHot(self._logits(field))
 
     def mean(self, field: Field) -> Field:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from ravine._check import require
 from ravine._tree import Part
 from ravine.core import AbstractEnergy, Metrics, Row, Scalar
 
@@ -57,10 +58,18 @@ def _mean_energy(model: AbstractEnergy, batch: Row) -> Scalar:
 
 
 class ExactLikelihood(eqx.Module):
-    """Minus the mean log-likelihood, in nats, with the partition function by listing all states: for small models."""
+    """Minus the mean log-likelihood, in nats, with the partition function by listing all states: for small models.
+
+    Raises
+    ------
+    ValueError
+        When rows hold no whole position: cells are missing, or hidden units are not summed out.
+    """
 
     def __call__(self, model: AbstractEnergy, batch: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Metrics]:
         rows = jax.vmap(model.lifted)(batch)
+        do = "learn by Contrastive, which draws the rest"
+        require(rows.mask is None, "ExactLikelihood", "rows that hold whole positions", "parts of them", do)
         loss = _mean_energy(model, rows) + model.log_partition()  # pyright: ignore[reportAttributeAccessIssue]
         return loss, {"log_likelihood": -loss}
 
@@ -69,7 +78,8 @@ class PseudoLikelihood(eqx.Module):
     r"""Minus a pseudo-log-likelihood, :math:`\sum_i \log p(x_i \mid x_{-i})`: of no partition function, no likelihood.
 
     Besag 1975. For a model of cells with finitely many values each. The sum is over ``cells`` cells of each row that
-    are drawn anew each time, and scaled up to all of them; ``cells=None`` takes every one.
+    are drawn anew each time, and scaled up to all of them; ``cells=None`` takes every one. Rows that do not hold a
+    whole position do not count.
 
     Parameters
     ----------
@@ -82,9 +92,14 @@ class PseudoLikelihood(eqx.Module):
         rows = jax.vmap(model.lifted)(batch)
         keys = jax.random.split(key, jax.tree.leaves(rows.x)[0].shape[0])
         value = jax.vmap(lambda x, k: pseudo_log_likelihood(model, x, self.cells, key=k))(rows.x, keys)
-        share = jnp.ones_like(value) if batch.weight is None else batch.weight
+        whole = jnp.ones_like(value) if rows.mask is None else jax.vmap(_all_held)(rows.mask).astype(value.dtype)
+        share = whole if batch.weight is None else whole * batch.weight
         mean = share @ value / jnp.maximum(jnp.sum(share), jnp.finfo(value.dtype).tiny)
         return -mean, {"pseudo_log_likelihood": mean}
+
+
+def _all_held(mask: PyTree[Array]) -> Array:
+    return jnp.all(jnp.stack([jnp.all(leaf) for leaf in jax.tree.leaves(mask)]))
 
 
 @runtime_checkable

@@ -32,10 +32,17 @@ class UpDown(eqx.Module):
     topmost states, and the label, with those after ``sweeps`` Gibbs sweeps. Sleep: from there a way down, from whose
     states the way up learns. Its slope is the sum of the three; no way learns from itself.
 
-    .. math:: -\sum_l \log p(h_{l-1} \mid h_l) + F(h_L) - F(h_L^-) - \sum_l \log q(h_l^- \mid h_{l-1}^-)
+    .. math::
+        -\sum_l \log p(h_{l-1} \mid h_l) + c \, [F(h_L) - F(h_L^-)] - \sum_l \log q(h_l^- \mid h_{l-1}^-)
+
+    Parameters
+    ----------
+    sweeps : of the machine on top, between what the way up gives and what the way down begins with.
+    haste : c; the machine on top, of which the other terms know nothing, learns so much faster than the layers.
     """
 
     sweeps: int = eqx.field(static=True, default=3)
+    haste: float = eqx.field(static=True, default=1.0)
 
     def __call__(self, model: TwoWays, batch: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Metrics]:
         return averaged(lambda row, key: self.loss(model, row, key=key), batch, key=key)
@@ -54,7 +61,7 @@ class UpDown(eqx.Module):
         up = [-layer.up(x).log_prob(h) for layer, x, h in zip(model.layers, sleep[:-1], sleep[1:], strict=True)]
         contrast = model.top.energy(first) - model.top.energy(last)
         parts = {"wake": sum(down, jnp.array(0.0)), "contrast": contrast, "sleep": sum(up, jnp.array(0.0))}
-        return parts["wake"] + contrast + parts["sleep"], parts
+        return parts["wake"] + self.haste * contrast + parts["sleep"], parts
 
     def _climbed(self, model: TwoWays, row: Row, key: PRNGKeyArray) -> list[Array]:
         states = [model.entered(row)]

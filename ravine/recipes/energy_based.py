@@ -21,7 +21,8 @@ from ravine.dist import Gaussian
 from ravine.energies import EnergyModel
 from ravine.evidence import AIS, Normalised
 from ravine.labelled import LabelledModel
-from ravine.models.energy_net import AbstractMoves, AnswerNet, EnergyNet, HamiltonianMoves
+from ravine.models.energy_net import AnswerNet, EnergyNet
+from ravine.models.moves import AbstractMoves, HamiltonianMoves
 from ravine.nets import reader, silu
 from ravine.objectives.contrast import Contrast
 from ravine.objectives.energy_losses import Discriminative, JointContrast

@@ -34,7 +34,7 @@ class AbstractNegatives(eqx.Module):
         """The state before the first step; ``data`` are the positions of a batch."""
 
     @abc.abstractmethod
-    def step(
+    def __call__(
         self, model: AbstractEnergy, state: PyTree, data: PyTree[Array], *, key: PRNGKeyArray
     ) -> tuple[PyTree[Array], PyTree]:
         """Positions for this step, and the next state."""
@@ -61,7 +61,7 @@ class ContrastiveDivergence(AbstractNegatives):
     def init(self, model: AbstractEnergy, data: PyTree[Array], *, key: PRNGKeyArray) -> None:
         return None
 
-    def step(
+    def __call__(
         self, model: AbstractEnergy, state: None, data: PyTree[Array], *, key: PRNGKeyArray
     ) -> tuple[PyTree[Array], None]:
         return _walked(model, data, self.k, key), None
@@ -76,7 +76,7 @@ class Persistent(AbstractNegatives):
     def init(self, model: AbstractEnergy, data: PyTree[Array], *, key: PRNGKeyArray) -> PyTree[Array]:
         return _started(model, self.chains, key)
 
-    def step(
+    def __call__(
         self, model: AbstractEnergy, state: PyTree[Array], data: PyTree[Array], *, key: PRNGKeyArray
     ) -> tuple[PyTree[Array], PyTree[Array]]:
         state = _walked(model, state, self.k, key)
@@ -97,7 +97,7 @@ class Tempered(AbstractNegatives):
         first = _started(model, self.chains * self.temperatures, key)
         return jax.tree.map(lambda x: x.reshape(self.chains, self.temperatures, *x.shape[1:]), first)
 
-    def step(
+    def __call__(
         self, model: AbstractEnergy, state: PyTree[Array], data: PyTree[Array], *, key: PRNGKeyArray
     ) -> tuple[PyTree[Array], PyTree[Array]]:
         kernel = Tempering(model, jnp.linspace(0.0, 1.0, self.temperatures))
@@ -130,7 +130,7 @@ class FastWeights(AbstractNegatives):
     def init(self, model: AbstractEnergy, data: PyTree[Array], *, key: PRNGKeyArray) -> tuple[PyTree, PyTree]:
         return _started(model, self.chains, key), jax.tree.map(jnp.zeros_like, trainable(model)[0])
 
-    def step(
+    def __call__(
         self, model: AbstractEnergy, state: tuple[PyTree, PyTree], data: PyTree[Array], *, key: PRNGKeyArray
     ) -> tuple[PyTree[Array], tuple[PyTree, PyTree]]:
         positions, overlay = state
@@ -175,7 +175,7 @@ class Contrastive(AbstractRule):
         fill, chain, luck = jr.split(key, 3)
         inner, memory = state
         rows, source = self._filled(model, batch, fill), resolve(self.negatives, step)
-        positions, memory = source.step(model, memory, rows.x, key=chain)
+        positions, memory = source(model, memory, rows.x, key=chain)
         rule = self._descend(positions)
 
         def slope() -> PyTree:
