@@ -118,6 +118,16 @@ def accuracy(result: dict[str, Any]) -> list[list[str]]:
     return [["right classes", f"{100 * found['measured']:.1f} %{theirs} ({told})"]]
 
 
+def dreams(result: dict[str, Any]) -> list[list[str]]:
+    """The share of rows made of a label that another classifier tells as that label."""
+    found = result.get("dreams")
+    if not found:
+        return []
+    judge = f"the nearest training rows, which are right in {100 * found['judge']:.1f} % of test rows"
+    told = f"{100 * found['measured']:.1f} % told as their label by {judge}"
+    return [[f"{found['of each label']} rows made of each label", told]]
+
+
 def measurement(result: dict[str, Any]) -> str:
     """What one run measured, how long it took on what, and the command that repeats it."""
     rows = [
@@ -125,6 +135,7 @@ def measurement(result: dict[str, Any]) -> str:
         *accuracy(result),
         ["data", f"{result['data']}: {result['treated']}"],
         ["measured", nats(result["measured"])],
+        *dreams(result),
         *([f"beside, {one['rows']} rows", nats(one)] for one in result.get("beside", [])),
         ["time", f"{duration(result['seconds'])} on {result['device']}"],
     ]

@@ -54,9 +54,7 @@ class EnergyModel(Normalising, LatentVariableModel):
         """
         values = self._ready(X)
         holes = np.count_nonzero(np.isnan(values))
-        require(
-            not holes, "free_energy", "complete rows", f"{holes} missing cells", "ask score_samples"
-        )
+        require(not holes, "free_energy", "complete rows", f"{holes} missing cells", "ask score_samples")
         with precision(self.precision), highest_matmul():
             return np.asarray(blockwise(_energies, self._row(values), self.model_, self.schema_.draw(), self._key()))
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from sklearn.neighbors import KNeighborsClassifier
 
 from ravine._check import complaint
 from ravine._spell import spell
@@ -47,6 +48,7 @@ def reproduce(name: str, scale: str, out: Path | None, seed: int, seeds: int, re
         _result(name, scale, trial, runs)
         | _beside(trial, dataset, runs[0][0])
         | _classes(trial, dataset, [model for model, _ in runs])
+        | _dreams(trial, dataset, runs[0][0])
     )
     print(_comparison(result))
     if out is not None:
@@ -143,6 +145,19 @@ def _beside(trial: Trial, dataset: Dataset, model: LatentVariableModel) -> dict[
         numbers = {"log_likelihood": got.log_likelihood, "standard_error": got.standard_error, "rows": got.rows}
         found.append(numbers | {"direction": got.direction, "method": got.method})
     return {"beside": found} if found else {}
+
+
+def _dreams(trial: Trial, dataset: Dataset, model: Any) -> dict[str, Any]:
+    """How the nearest training rows, which know nothing of the first model, tell what it makes of each label."""
+    if not trial.dreams:
+        return {}
+    known, truth = _labels(dataset)
+    judge = KNeighborsClassifier(3).fit(dataset.train, known)
+    made = [float(np.mean(judge.predict(model.dream(label, trial.dreams)) == label)) for label in model.classes_]
+    right = float(np.mean(judge.predict(dataset.test[::10]) == truth[::10]))
+    told = {"measured": float(np.mean(made)), "each label": made, "of each label": trial.dreams, "judge": right}
+    print(f"dreams: {100 * told['measured']:.1f} % told as their label; the judge is right in {100 * right:.1f} %")
+    return {"dreams": told}
 
 
 def clone_with(model: LatentVariableModel, evidence: Any) -> LatentVariableModel:

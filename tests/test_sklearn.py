@@ -15,9 +15,11 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 import ravine as rv
 from ravine.estimator import LatentVariableModel
 from ravine.evidence import AIS, ImportanceWeighted, Normalised
+from ravine.models.boltzmann import Drawn
 from ravine.models.families import Diagonal, Full, Given
 from ravine.registry import recipe, recipes
 
+BITS = {"binarise": "threshold", "threshold": 0.5}
 # Recipes, as small as they come; those of `DEFAULT` are checked in every run, all of them by `make test-all`.
 RECIPES = {
     "VAE": rv.VAE(steps=3, hidden=(4,), latents=2),
@@ -37,10 +39,10 @@ RECIPES = {
     "GaussianRBM": rv.GaussianRBM(steps=3, hidden=3, sweeps=2, particles=3),
     "ClassificationRBM": rv.ClassificationRBM(steps=3, hidden=3, sweeps=2, particles=3),
     "DisentangledRBM": rv.DisentangledRBM(steps=3, hidden=3, sweeps=2, particles=3),
-    "BoltzmannMachine": rv.BoltzmannMachine(steps=3, hidden=2, sweeps=2, particles=3),
-    "DeepBoltzmannMachine": rv.DeepBoltzmannMachine(steps=3, pairs=3, layers=(3, 2), sweeps=2, particles=3),
-    "DeepBeliefNet": rv.DeepBeliefNet(steps=3, greedy=3, layers=(3, 2), sweeps=2, particles=3),
-    "DeepBeliefClassifier": rv.DeepBeliefClassifier(steps=3, greedy=3, layers=(3, 2), sweeps=2, particles=3),
+    "BoltzmannMachine": rv.BoltzmannMachine(hidden=2, steps=3, sweeps=3, positive=Drawn(1), particles=3, **BITS),
+    "DeepBoltzmannMachine": rv.DeepBoltzmannMachine(layers=(2, 2), pairs=3, steps=3, sweeps=3, particles=3, **BITS),
+    "DeepBeliefNet": rv.DeepBeliefNet(steps=3, greedy=3, layers=(3, 2), sweeps=2, particles=3, **BITS),
+    "DeepBeliefClassifier": rv.DeepBeliefClassifier(steps=3, greedy=3, layers=(3, 2), sweeps=2, particles=3, **BITS),
     "EnergyBased": rv.EnergyBased(steps=3, hidden=(4,), sweeps=2, particles=3, evidence=Normalised(AIS(5, 4), 5, 2)),
     "EnergyClassifier": rv.EnergyClassifier(
         steps=3, hidden=(4,), sweeps=2, particles=3, evidence=Normalised(AIS(5, 4), 5, 2)
