@@ -88,7 +88,8 @@ def test_list(shell):
     status, out, err = shell("list")
     assert (status, err) == (0, "") and "gaussian-mixture" in out and "fa-tutorial" in out
     known = json.loads(shell("list", "--json")[1])
-    assert set(known) == {"recipes", "data", "studies"} and list(known["studies"]) == ["disentangled", "one-bit"]
+    assert set(known) == {"recipes", "data", "studies"}
+    assert list(known["studies"]) == ["bars-and-stripes", "disentangled", "one-bit"]
     assert known["recipes"]["vae"].startswith("Variational auto-encoder.")
 
 

@@ -6,6 +6,7 @@ from ravine.evidence.layered import Layered
 from ravine.evidence.likelihood import Exact, ExactGenerator, ImportanceWeighted, held_cells
 from ravine.evidence.normalised import RAISE, Normalised
 from ravine.evidence.partition import AIS, AbstractPartition, Enumerated, PartitionFunction, bracketed
+from ravine.evidence.variational import Variational
 
 __all__ = [
     "AIS",
@@ -18,6 +19,7 @@ __all__ = [
     "Layered",
     "Normalised",
     "PartitionFunction",
+    "Variational",
     "adapted_betas",
     "backward",
     "bracketed",

@@ -19,11 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaln, log_ndtr
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from ravine._check import complaint
 from ravine.core import AbstractDistribution, Scalar
 from ravine.dist import Bernoulli, Codes, Gaussian, OneHot, TruncatedGaussian
+from ravine.models.signs import Signs
 
 Cells = Float[Array, "..."]
 Field = Float[Array, " _statistics"]
@@ -156,21 +157,6 @@ class BinaryUnits(AbstractCountable):
 
     def _logits(self, field: Field) -> Cells:
         return wide(self.bias, self.shape) + field.reshape(self.shape)
-
-
-class Signs(AbstractDistribution):
-    """Independent cells of -1 and 1, with log odds ``logits`` of a 1."""
-
-    logits: Cells
-
-    def sample(self, *, key: PRNGKeyArray) -> Array:
-        return 2 * Bernoulli(self.logits).sample(key=key) - 1
-
-    def log_prob(self, value: Array, mask: Array | None = None) -> Scalar:
-        return Bernoulli(self.logits).log_prob((value + 1) / 2, mask)
-
-    def mean(self) -> Array:
-        return jnp.tanh(0.5 * self.logits)
 
 
 class SpinUnits(AbstractCountable):
