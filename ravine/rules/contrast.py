@@ -147,7 +147,8 @@ class FastWeights(AbstractNegatives):
 class Contrastive(AbstractRule):
     """One step down the slope of a contrast of the data with negatives.
 
-    Missing cells, and cells that no row holds, are drawn given the others before, by ``fill`` sweeps.
+    Missing cells, and cells that no row holds, are drawn given the others before, by ``fill`` sweeps. Chains that begin
+    at the data begin at each row as often as its weight says.
 
     Parameters
     ----------
@@ -175,7 +176,7 @@ class Contrastive(AbstractRule):
         fill, chain, luck = jr.split(key, 3)
         inner, memory = state
         rows, source = self._filled(model, batch, fill), resolve(self.negatives, step)
-        positions, memory = source(model, memory, rows.x, key=chain)
+        positions, memory = source(model, memory, _by_weight(rows, jr.fold_in(chain, 0)), key=chain)
         rule = self._descend(positions)
 
         def slope() -> PyTree:
@@ -201,6 +202,16 @@ class Contrastive(AbstractRule):
 
         filled = jax.vmap(one)(rows, jr.split(key, rows_in(batch)))
         return dataclasses.replace(rows, x=filled, mask=None)
+
+
+def _by_weight(rows: Row, key: PRNGKeyArray) -> PyTree[Array]:
+    """As many positions as rows; each is there, on average, as often as its share of the weight says, to within one."""
+    if rows.weight is None:
+        return rows.x
+    share, n = jnp.cumsum(rows.weight), rows.weight.shape[0]
+    at = share[-1] * (jr.uniform(key) + jnp.arange(n)) / n
+    places = jnp.minimum(jnp.searchsorted(share, at, side="right"), n - 1)
+    return jax.tree.map(lambda leaf: leaf[places], rows.x)
 
 
 class Against(eqx.Module):
