@@ -113,9 +113,9 @@ def accuracy(result: dict[str, Any]) -> list[list[str]]:
     found = result.get("accuracy")
     if not found:
         return []
-    theirs = f", reported {100 * found['reported']:.1f} %" if found["reported"] else ""
+    theirs = f", reported {100 * found['reported']:.2f} %" if found["reported"] else ""
     told = f"{found['labels of each class']} labels of each class"
-    return [["right classes", f"{100 * found['measured']:.1f} %{theirs} ({told})"]]
+    return [["right classes", f"{100 * found['measured']:.2f} %{theirs} ({told})"]]
 
 
 def dreams(result: dict[str, Any]) -> list[list[str]]:

@@ -224,5 +224,5 @@ def _comparison(result: dict[str, Any]) -> str:
 def _right(accuracy: dict[str, Any] | None) -> str:
     if accuracy is None:
         return ""
-    theirs = "" if accuracy["reported"] is None else f", reported {100 * accuracy['reported']:.1f} %"
-    return f", accuracy {100 * accuracy['measured']:.1f} %{theirs}"
+    theirs = "" if accuracy["reported"] is None else f", reported {100 * accuracy['reported']:.2f} %"
+    return f", accuracy {100 * accuracy['measured']:.2f} %{theirs}"

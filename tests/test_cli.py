@@ -15,10 +15,12 @@ import pandas as pd
 import pytest
 from bad_files import bad_files
 from damaged_files import damaged_copies
+from sklearn.neighbors import KNeighborsClassifier
 
 import ravine as rv
 from ravine.cli import main
 from ravine.data import load_dataset, read_table, write_table
+from ravine.evidence import Layered
 from ravine.gradients import Enumerate, StraightThrough
 from ravine.recipes.factor_analysis import TRUE_MODEL
 from ravine.recipes.vae import VAE
@@ -346,9 +348,32 @@ def test_reproduce_from_a_few_labels_reports_the_share_of_right_classes(shell, t
     assert (status, err) == (0, "")
     got, data = json.loads((tmp_path / "result.json").read_text())["accuracy"], load_dataset("moons")
     assert got["measured"] == np.mean(rv.load(tmp_path).predict(data.test) == data.labels[1]) > 0.7
-    assert f"accuracy {100 * got['measured']:.1f} %, reported 90.0 %" in out and got["labels of each class"] == 20
+    assert f"accuracy {100 * got['measured']:.2f} %, reported 90.00 %" in out and got["labels of each class"] == 20
     monkeypatch.setattr(rv.SemiSupervisedGumbel, "trials", {"small": Trial("fa-tutorial", fields, labels=2)})
     assert_refused(shell("reproduce", "semi-supervised-gumbel"), "fa-tutorial", "labels")
+
+
+@pytest.mark.slow
+def test_reproduce_has_what_it_makes_of_a_label_told_and_evaluates_in_other_ways(shell, tmp_path, monkeypatch):
+    fields = {
+        "layers": (3, 3),
+        "greedy": 100,
+        "steps": 30,
+        "sweeps": 20,
+        "kind": "binary",
+        "binarise": "threshold",
+        "threshold": 0.0,
+    }
+    trial = Trial("moons", fields, None, labels=500, beside=((Layered(1), 20),), dreams=3)
+    monkeypatch.setattr(rv.DeepBeliefClassifier, "trials", {"small": trial})
+    status, out, err = shell("reproduce", "deep-belief-classifier", "--out", tmp_path)
+    assert (status, err) == (0, "") and "beside: " in out and "dreams: " in out
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert [one["rows"] for one in result["beside"]] == [20] and result["beside"][0]["direction"] == "lower"
+    told, model, data = result["dreams"], rv.load(tmp_path), load_dataset("moons")
+    assert len(told["each label"]) == 2 and told["of each label"] == 3 and 0.9 < told["judge"] <= 1
+    near = KNeighborsClassifier(3).fit(data.train, data.labels[0])
+    assert told["each label"][1] == np.mean(near.predict(model.dream(1, 3)) == 1)
 
 
 def test_reproduce_runs_a_study(shell, tmp_path, monkeypatch):

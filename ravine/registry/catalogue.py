@@ -51,6 +51,7 @@ EXPLAINERS: Mapping[str, tuple[str, str]] = {  # no models of rows: they can be 
 STUDIES: Mapping[str, str] = {
     "bars-and-stripes": "ravine.studies.bars_and_stripes",
     "disentangled": "ravine.studies.disentangled",
+    "experts": "ravine.studies.experts",
     "one-bit": "ravine.studies.one_bit",
 }  # no models; `ravine reproduce` runs them
 
