@@ -67,7 +67,8 @@ class Monitor:
 
     def _save(self, state: TrainState | None) -> None:
         if self.folder is not None and state is not None:
-            save_checkpoint(self.folder, state, {"stage": int(state.stage), "step": int(state.step)})
+            over = int(state.stage) >= len(self.stages)
+            save_checkpoint(self.folder, state, {"stage": int(state.stage), "step": int(state.step), "over": over})
 
     @contextlib.contextmanager
     def _log(self):

@@ -74,6 +74,9 @@ class ClassModels(ClassifierMixin, Learner):
         The estimator itself.
         """
         self._settle()
+        require(self.strength > 0, "strength", "a number above 0", f"{self.strength}", "raise it")
+        do = "choose the steps by cross-validation: contrasts do not tell when to stop"
+        require(self.validation == 0, "validation", "0", f"{self.validation}", do)
         check_names(X)
         values, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)

@@ -123,13 +123,15 @@ def resumed(state: TrainState, stages: Sequence[Stage], source: Source, folder: 
     record = checkpoint_record(folder)
     if record is None:
         return _afresh(state, folder)
-    state = load_checkpoint(folder, _entered(state, stages, int(record["stage"]), source, key))
+    over = bool(record.get("over", int(record["stage"]) >= len(stages)))
+    done = int(record["stage"]) - over  # the stage whose rule has left its state
+    state = load_checkpoint(folder, _entered(state, stages, done, source, key))
     if (key_words(state.key) != key_words(key)).any():
         do = "resume with the random_state that the run was started with"
         raise complaint(f"the checkpoint in {folder}", "one of this random_state", "one of another", do)
     last = len(stages) - 1
-    goes_on = int(state.stage) > last and int(state.step) < stages[last].steps  # it was over, and is wanted longer
-    return eqx.tree_at(lambda s: s.stage, state, jnp.asarray(last)) if goes_on else state
+    goes_on = over and (done < last or int(state.step) < stages[last].steps)  # it was over, and is wanted longer
+    return eqx.tree_at(lambda s: s.stage, state, jnp.asarray(min(done, last))) if goes_on else state
 
 
 def _afresh(state: TrainState, folder: Path) -> TrainState:

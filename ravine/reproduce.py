@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import json
 import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +104,15 @@ def _fitted(
     model.fit(train, *told, held_out=dataset.valid, folder=out, resume=resume)
     if out is not None:
         model.save(out)
+        model.seconds_ = max(model.seconds_, took(out / "metrics.jsonl"))
     return model
+
+
+def took(metrics: Path) -> float:
+    """Seconds of all the runs whose lines are in a file: in one that went on from another they begin at 0 again."""
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+    seconds = [json.loads(line)["seconds"] for line in lines]
+    return sum(end for end, begin in pairwise([*seconds, 0.0]) if begin < end)
 
 
 def labelled(labels: np.ndarray, of_each: int, seed: int) -> np.ndarray:

@@ -24,6 +24,7 @@ from ravine.evidence import Layered
 from ravine.gradients import Enumerate, StraightThrough
 from ravine.recipes.factor_analysis import TRUE_MODEL
 from ravine.recipes.vae import VAE
+from ravine.reproduce import took
 from ravine.studies import one_bit
 from ravine.trial import Trial
 
@@ -91,7 +92,7 @@ def test_list(shell):
     assert (status, err) == (0, "") and "gaussian-mixture" in out and "fa-tutorial" in out
     known = json.loads(shell("list", "--json")[1])
     assert set(known) == {"recipes", "data", "studies"}
-    assert list(known["studies"]) == ["bars-and-stripes", "disentangled", "one-bit"]
+    assert list(known["studies"]) == ["bars-and-stripes", "disentangled", "experts", "one-bit"]
     assert known["recipes"]["vae"].startswith("Variational auto-encoder.")
 
 
@@ -351,6 +352,12 @@ def test_reproduce_from_a_few_labels_reports_the_share_of_right_classes(shell, t
     assert f"accuracy {100 * got['measured']:.2f} %, reported 90.00 %" in out and got["labels of each class"] == 20
     monkeypatch.setattr(rv.SemiSupervisedGumbel, "trials", {"small": Trial("fa-tutorial", fields, labels=2)})
     assert_refused(shell("reproduce", "semi-supervised-gumbel"), "fa-tutorial", "labels")
+
+
+def test_the_seconds_of_a_run_that_went_on_are_added(tmp_path):
+    lines = [{"seconds": seconds} for seconds in (1.0, 4.0, 0.5, 2.0, 1.0)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    assert took(tmp_path / "metrics.jsonl") == 4 + 2 + 1 and took(tmp_path / "none") == 0
 
 
 @pytest.mark.slow

@@ -256,3 +256,18 @@ def test_back_propagation_tunes_the_network_alone():
     tuned = rv.DeepBeliefClassifier(tuning=1500, tuning_rate=3e-3, **told).fit(X, y)
     assert np.mean(tuned.predict(X) == y) > np.mean(plain.predict(X) == y)
     np.testing.assert_allclose(tuned.score_samples(X[:5]), plain.score_samples(X[:5]), rtol=1e-5)
+
+
+def test_a_run_that_was_over_goes_on_with_another_stage(tmp_path):
+    """To the bit, what one run of all stages learns: here the machine on top alone, by persistent chains."""
+    X = np.random.default_rng(0).integers(0, 2, size=(60, 4)).astype(float)
+    fields = {"layers": (3, 2), "greedy": 8, "steps": 6, "random_state": 0, "progress": False}
+    whole = rv.DeepBeliefNet(**fields, top_steps=7).fit(X)
+    first = rv.DeepBeliefNet(**fields).fit(X, folder=tmp_path)
+    on = rv.DeepBeliefNet(**fields, top_steps=7).fit(X, folder=tmp_path, resume=True)
+    again = rv.DeepBeliefNet(**fields, top_steps=7).fit(X, folder=tmp_path, resume=True)  # nothing is left to do
+    for a, b, c in zip(*(jax.tree.leaves(model.model_) for model in (whole, on, again)), strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+    moved = lambda part: not np.array_equal(part(first.model_), part(on.model_))  # noqa: E731
+    assert moved(lambda net: net.top.coupling.weight) and not moved(lambda net: net.layers[0].generative)

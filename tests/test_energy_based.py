@@ -19,15 +19,8 @@ from ravine.data import load_dataset
 from ravine.dist import Gaussian
 from ravine.energies import EnergyModel
 from ravine.evidence import AIS, RAISE, Normalised, expected_completion
-from ravine.models.energy_net import (
-    AbstractMoves,
-    AnswerNet,
-    EnergyNet,
-    HamiltonianMoves,
-    LangevinMoves,
-    MetropolisMoves,
-    landscape,
-)
+from ravine.models.energy_net import AnswerNet, EnergyNet, landscape
+from ravine.models.moves import AbstractMoves, HamiltonianMoves, LangevinMoves, MetropolisMoves
 from ravine.nets import MLP
 from ravine.objectives.contrast import Contrast
 from ravine.objectives.energy_losses import Discriminative, JointContrast, MEELoss, NLLLoss, SquareSquareLoss

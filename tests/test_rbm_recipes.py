@@ -425,6 +425,9 @@ def test_a_classifier_wants_two_classes_and_complete_rows():
     X, y = two_groups()
     with pytest.raises(Complaint, match="at least 2 classes"):
         experts().fit(X, np.zeros(60))
+    for field, value in {"strength": 0.0, "validation": 0.2}.items():
+        with pytest.raises(Complaint, match=f"{field}: expected"):
+            experts(**{field: value}).fit(X, y)
     X[0, 0] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         experts().fit(X, y)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ravine._check import require
 from ravine._tree import Fixed
-from ravine.core import AbstractDistribution, Row, Scalar
+from ravine.core import AbstractDistribution, Row, Scalar, walk
 from ravine.dist import Bernoulli
 from ravine.models.energy import Dense, Harmonium
 from ravine.models.feed_forward import FeedForward
@@ -153,13 +153,17 @@ class DeepBelief(eqx.Module):
         return FeedForward(weights, biases)
 
     def made(self, label: Float[Array, " classes"], *, key: PRNGKeyArray) -> Array:
-        """The mean of a row of a label: a chain on top with the label held, then a way down. Pixels stay means."""
-        top = cast(LabelledHarmonium, self.top)
-        chain, below = jr.split(key)
-        blank = top.pair.visible.blank()[0]
-        held = Row((blank, label), mask=(jnp.zeros(blank.shape, bool), jnp.array(True)))
-        latents, _ = self.descended(top.settled(held, key=chain)[0], key=below)
-        return self.likelihood(latents).mean()
+        """The mean of a row of a label: a chain on top with the label held, then a way down. Pixels stay means.
+
+        The chain begins where the way up leads from cells without a field, as in the paper.
+        """
+        top, lower = cast(LabelledHarmonium, self.top), self.layers[0].lower
+        cells, up, chain, below = jr.split(key, 4)
+        noise = lower.sized(lower.blank().shape)
+        first, _ = self.posterior(Row(noise(noise.still).sample(key=cells))).sample(key=up)
+        held = Row((first[-1], label), mask=(jnp.zeros(first[-1].shape, bool), jnp.array(True)))
+        last = walk(top.kernel(held), (first[-1], label), top.sweeps, key=chain)
+        return self.likelihood(self.descended(last[0], key=below)[0]).mean()
 
     # --- greedy learning
 

@@ -32,10 +32,20 @@ from ravine.rules import Contrastive, Descend, Optimiser, Persistent
 from ravine.train import Stage
 from ravine.trial import Trial
 
-FALLING, SLOWER = (Optimiser(optax.adam, (Linear(rate, rate / 100, 5_000.0),)) for rate in (5e-3, 1e-3))
-BY_CHAINS = Contrastive(Contrast(0.0, Part("net")), Persistent(1, 300), FALLING)
-LEARNING = {
-    "": {"learning": BY_CHAINS},
+
+def falling(rate: float, steps: int) -> Optimiser:
+    """Adam, with a rate that falls to a hundredth."""
+    return Optimiser(optax.adam, (Linear(rate, rate / 100, float(steps)),))
+
+
+def by_chains(steps: int) -> Contrastive:
+    """Contrastive learning with persistent chains."""
+    return Contrastive(Contrast(0.0, Part("net")), Persistent(1, 300), falling(5e-3, steps))
+
+
+FALLING, SLOWER = falling(5e-3, 5_000), falling(1e-3, 5_000)
+LEARNING: dict[str, dict[str, Any]] = {
+    "": {},
     "-noise": {"learning": Descend(NoiseContrastive(10), FALLING), "validation": 0.1},
     "-denoising": {"learning": Descend(DenoisingScoreMatching(0.1), FALLING)},
     "-score": {"learning": Descend(ScoreMatching(), SLOWER), "validation": 0.1},
@@ -83,7 +93,7 @@ class EnergyBased(EnergyModel, auto_wrap_output_keys=None):
     activation : nonlinearity between layers; a smooth one, for chains follow its slope.
     moves : the kernel, such as ``HamiltonianMoves(0.15, 5)``, ``MetropolisMoves(0.01)``, ``LangevinMoves(0.01)``.
     spread : standard deviation of the Gaussian that the net adds to, in the units that the model sees.
-    learning : the rule; None learns by persistent chains, at a rate that falls over 5,000 steps.
+    learning : the rule; None learns by persistent chains, at a rate that falls over all steps.
     batch_size, steps : rows per step, and the number of steps at most.
     sweeps : steps of the kernel that make a draw.
 
@@ -122,7 +132,7 @@ class EnergyBased(EnergyModel, auto_wrap_output_keys=None):
 
     def stages(self, rows: int) -> list[Stage]:
         """One stage of the chosen rule."""
-        return [Stage(self.learning or BY_CHAINS, self.steps, self.batch_size)]
+        return [Stage(self.learning or by_chains(self.steps), self.steps, self.batch_size)]
 
     def _latent_like(self) -> tuple[()]:
         return ()
