@@ -1,5 +1,6 @@
-"""Rules turn (model, state, batch, key) into the next model."""
+"""Rules turn (model, state, batch, key) into the next model; schedules are numbers that change with the step."""
 
+from ravine._tree import Cosine, Decay, Linear, Power, Staircase
 from ravine.rules.combine import Every, InTurn, Redrawn, Repeat
 from ravine.rules.contrast import (
     AbstractNegatives,
@@ -35,6 +36,8 @@ __all__ = [
     "Centred",
     "Contrastive",
     "ContrastiveDivergence",
+    "Cosine",
+    "Decay",
     "Descend",
     "EM",
     "Every",
@@ -42,13 +45,16 @@ __all__ = [
     "Greedy",
     "Guarded",
     "InTurn",
+    "Linear",
     "NormClip",
     "Optimiser",
     "Persistent",
+    "Power",
     "Projected",
     "Redrawn",
     "Repeat",
     "SecondOrder",
+    "Staircase",
     "Successive",
     "Tempered",
     "Uncorrelated",

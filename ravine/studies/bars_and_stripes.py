@@ -28,7 +28,7 @@ LEARNERS: Mapping[str, AbstractNegatives] = {
     "fast weights": FastWeights(1, 100),
     "tempered": Tempered(20, 5),
 }
-BATCH, RATE = 32, 0.05
+BATCH, RATE, COPIES = 32, 0.05, 40
 
 
 def found(
@@ -43,10 +43,11 @@ def found(
     (['CD-1'], 2)
     """
     images, rate = bars_and_stripes(side), Linear(RATE, 0.0, float(steps))
+    rows = np.tile(images, (COPIES, 1))  # so that batches differ
     made = {}
     for name in learners:
         model = RBM(hidden=hidden, negatives=LEARNERS[name], rate=rate, follow=0.0, batch_size=BATCH, steps=steps)
-        fits = model.set_params(progress=False).fit_seeds(images, list(seeds))
+        fits = model.set_params(progress=False).fit_seeds(rows, list(seeds))
         made[name] = [float(f"{fit.score(images):.6g}") for fit in fits]
     return made
 
