@@ -112,7 +112,7 @@ def took(metrics: Path) -> float:
     """Seconds of all the runs whose lines are in a file: in one that went on from another they begin at 0 again."""
     lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
     seconds = [json.loads(line)["seconds"] for line in lines]
-    return sum(end for end, begin in pairwise([*seconds, 0.0]) if begin < end)
+    return sum((end for end, begin in pairwise([*seconds, 0.0]) if begin < end), 0.0)
 
 
 def labelled(labels: np.ndarray, of_each: int, seed: int) -> np.ndarray:

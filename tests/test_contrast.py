@@ -307,7 +307,7 @@ def test_tempered_negatives_are_draws_of_the_model():
     laws = [tabulated(found.model.at(jnp.array(beta)), found.v, found.h).law() for beta in betas]
     stream = np.random.default_rng(7)
     places = np.stack([stream.choice(16, size=N, p=law / law.sum()) for law in laws], axis=1)
-    ends, after = eqx.filter_jit(Tempered(N, 4, 2).step)(
+    ends, after = eqx.filter_jit(Tempered(N, 4, 2))(
         found.model, pick(found.v.states, places), found.v.states, key=jr.key(7)
     )
     for i, law in enumerate(laws):

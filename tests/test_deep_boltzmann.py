@@ -87,20 +87,20 @@ def test_the_evidence_of_the_mean_field_is_a_bound(sizes, x64):
     """Of every row with every pattern of missing cells; log Z is listed, so that the number is a lower bound."""
     model, (X, mask) = net(sizes), every_hole(sizes[0])
     batch, truth = Row(jnp.asarray(X), mask=jnp.asarray(mask)), log_rows(model, X, mask)
-    got = log_likelihood(model, batch, Variational(), key=jr.key(0))
+    got = log_likelihood(model, Variational(), batch, None, key=jr.key(0))
     assert got.direction == "lower" and got.method.startswith("mean-field") and not got.shared_error
     np.testing.assert_allclose(got.value, np.where(mask.any(axis=1), bounds(model, batch) - model.log_partition(), 0))
     assert (got.value <= truth + 1e-9).all() and (got.value > truth - 1).mean() > 0.5
-    annealed = log_likelihood(model, batch, Variational(AIS(100, 50)), key=jr.key(0))
+    annealed = log_likelihood(model, Variational(AIS(100, 50)), batch, None, key=jr.key(0))
     assert annealed.direction == "estimate" and 0 < annealed.shared_error < 1
     shift = np.asarray(annealed.value - got.value)[mask.any(axis=1)]
     assert np.ptp(shift) < 1e-9 and abs(shift[0]) < 4.5 * annealed.shared_error
 
 
 def test_a_machine_without_a_mean_field_is_refused():
-    machine = net((3, 2, 2)).pair
+    machine, batch = net((3, 2, 2)).pair, Row(jnp.zeros((1, 3)))
     with pytest.raises(ValueError, match=r"an energy with a mean field, got Harmonium; use Normalised\(\)"):
-        log_likelihood(machine, Row(machine.start(key=jr.key(0))), Variational(), key=jr.key(0))
+        log_likelihood(machine, Variational(), batch, None, key=jr.key(0))
 
 
 # --- layers as two groups

@@ -501,7 +501,8 @@ def test_a_diagnosis_has_every_finding_in_words_and_json():
     """Rows with holes, drawn as bits."""
     held = grey_rows(1)
     found = diagnose(MODELS["vae"](), grey_rows(0), held, key=jr.key(2), draw=Binarise(), effort=EFFORT)
-    assert tuple(finding.name for finding in found.findings) == NAMES and found.left_out == ()
+    assert tuple(finding.name for finding in found.findings) == NAMES
+    assert [name for name, _ in found.left_out] == ["hidden units"]
     assert all(finding.words.endswith(".") and len(finding.words) < 600 for finding in found.findings)
     assert found["odd rows"].numbers["rows"] == np.count_nonzero(np.asarray(held.mask).any(axis=1)) < 40
     assert {"log_score", "base_score", "cells"} <= set(found["imputations"].numbers)
@@ -529,7 +530,7 @@ def test_discrete_layers_and_few_rows_leave_some_out():
 def test_what_does_not_apply_is_left_out_with_a_reason():
     found = diagnose(generator(), rows_of(generator(), 30), key=jr.key(0), effort=EFFORT)
     reasons = dict(found.left_out)
-    assert set(reasons) == {"recogniser", "importance weights", "gradient", "generalisation", "copies"}
+    assert set(reasons) == {"recogniser", "importance weights", "gradient", "generalisation", "copies", "hidden units"}
     assert "posterior is exact" in reasons["recogniser"] and "held-out" in reasons["generalisation"]
     assert "[left out] recogniser: the model's posterior is exact" in str(found)
     assert found.to_json()["left_out"] == reasons

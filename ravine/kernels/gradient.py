@@ -25,11 +25,11 @@ class Energetic(Protocol):
         ...
 
 
-def _free(row: Row | None, like: Point) -> Point:
-    """1 where a cell may move, 0 where ``row`` holds it."""
+def _freed(row: Row | None, push: Point) -> Point:
+    """0 where ``row`` holds a cell, whatever pushes it: there a slope may be infinite."""
     if row is None:
-        return jnp.ones_like(like)
-    return jnp.zeros_like(like) if row.mask is None else (~row.mask).astype(like.dtype)
+        return push
+    return jnp.zeros_like(push) if row.mask is None else jnp.where(row.mask, 0, push)
 
 
 def _placed(row: Row | None, position: Point) -> Point:
@@ -62,7 +62,7 @@ class Langevin(AbstractKernel):
         size, noise = number(self.size), number(self.noise)
         away = jax.grad(self.model.energy)(state)
         shock = jr.normal(key, state.shape, state.dtype)
-        return state + _free(self.row, state) * (noise * jnp.sqrt(size) * shock - 0.5 * size * away), {}
+        return state + _freed(self.row, noise * jnp.sqrt(size) * shock - 0.5 * size * away), {}
 
     def position(self, state: Point) -> Point:
         return state
@@ -110,9 +110,9 @@ class HMC(AbstractKernel):
 
     def step(self, state: Point, *, key: PRNGKeyArray) -> tuple[Point, Metrics]:
         kick, coin = jr.split(key)
-        free, size = _free(self.row, state), number(self.size)
-        slope = lambda x: free * jax.grad(self.model.energy)(x)  # noqa: E731
-        push = free * jr.normal(kick, state.shape, state.dtype)
+        size = number(self.size)
+        slope = lambda x: _freed(self.row, jax.grad(self.model.energy)(x))  # noqa: E731
+        push = _freed(self.row, jr.normal(kick, state.shape, state.dtype))
 
         def leap(i: Array, pair: tuple[Point, Point]) -> tuple[Point, Point]:
             x, p = pair

@@ -17,6 +17,7 @@ class FeedForward(eqx.Module):
 
     Examples
     --------
+    >>> import jax.numpy as jnp
     >>> FeedForward((jnp.ones((2, 3)), jnp.ones((3, 2))), (jnp.zeros(3), jnp.zeros(2)))(jnp.zeros(2)).tolist()
     [1.5, 1.5]
     """

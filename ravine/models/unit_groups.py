@@ -34,7 +34,8 @@ class Tally(AbstractDistribution):
 
     def log_prob(self, value: Array, mask: Array | None = None) -> Scalar:
         ways = gammaln(self.total + 1.0) - jnp.sum(gammaln(value + 1))
-        return ways + jnp.sum(value * jax.nn.log_softmax(self.logits))
+        log_p = ways + jnp.sum(value * jax.nn.log_softmax(self.logits))
+        return log_p if mask is None else jnp.where(jnp.all(mask), log_p, 0.0)  # one cell: it is known, or not
 
     def mean(self) -> Array:
         return self.total * jax.nn.softmax(self.logits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ravine._check import require
 from ravine._tree import Part
-from ravine.core import AbstractEnergy, Metrics, Row, Scalar
+from ravine.core import AbstractEnergy, Metrics, Row, Scalar, walk
 
 
 @runtime_checkable
@@ -51,35 +51,55 @@ class Contrast(eqx.Module):
 
 
 def _mean_energy(model: AbstractEnergy, batch: Row) -> Scalar:
-    value = jax.vmap(model.energy)(batch.x)
+    return _mean(jax.vmap(model.energy)(batch.x), batch)
+
+
+def _mean(value: Float[Array, " n"], batch: Row) -> Scalar:
     if batch.weight is None:
         return jnp.mean(value)
     return batch.weight @ value / jnp.maximum(jnp.sum(batch.weight), jnp.finfo(value.dtype).tiny)
 
 
+@runtime_checkable
+class Summing(Protocol):
+    """An energy that sums over what a row does not hold."""
+
+    def log_unnormalised(self, row: Row) -> Scalar:
+        """log of the sum of exp(-energy) over what a row that was `lifted` does not hold."""
+        ...
+
+
 class ExactLikelihood(eqx.Module):
     """Minus the mean log-likelihood, in nats, with the partition function by listing all states: for small models.
+
+    What a row does not hold, such as missing cells, is summed over.
 
     Raises
     ------
     ValueError
-        When rows hold no whole position: cells are missing, or hidden units are not summed out.
+        When rows hold no whole position, and the model has no list of what completes them.
     """
 
     def __call__(self, model: AbstractEnergy, batch: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Metrics]:
         rows = jax.vmap(model.lifted)(batch)
-        do = "learn by Contrastive, which draws the rest"
-        require(rows.mask is None, "ExactLikelihood", "rows that hold whole positions", "parts of them", do)
-        loss = _mean_energy(model, rows) + model.log_partition()  # pyright: ignore[reportAttributeAccessIssue]
+        loss = self._data(model, rows) + model.log_partition()  # pyright: ignore[reportAttributeAccessIssue]
         return loss, {"log_likelihood": -loss}
+
+    def _data(self, model: AbstractEnergy, rows: Row) -> Scalar:
+        """Mean free energy of the rows."""
+        if rows.mask is None:
+            return _mean_energy(model, rows)
+        do = "learn by Contrastive, which draws the rest"
+        require(isinstance(model, Summing), "ExactLikelihood", "rows that hold whole positions", "parts of them", do)
+        return -_mean(jax.vmap(cast(Summing, model).log_unnormalised)(rows), rows)
 
 
 class PseudoLikelihood(eqx.Module):
     r"""Minus a pseudo-log-likelihood, :math:`\sum_i \log p(x_i \mid x_{-i})`: of no partition function, no likelihood.
 
     Besag 1975. For a model of cells with finitely many values each. The sum is over ``cells`` cells of each row that
-    are drawn anew each time, and scaled up to all of them; ``cells=None`` takes every one. Rows that do not hold a
-    whole position do not count.
+    are drawn anew each time, and scaled up to all of them; ``cells=None`` takes every one. Missing cells are drawn
+    first, given the others, by 10 sweeps, and have no part in the sum.
 
     Parameters
     ----------
@@ -91,15 +111,16 @@ class PseudoLikelihood(eqx.Module):
     def __call__(self, model: AbstractEnergy, batch: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Metrics]:
         rows = jax.vmap(model.lifted)(batch)
         keys = jax.random.split(key, jax.tree.leaves(rows.x)[0].shape[0])
-        value = jax.vmap(lambda x, k: pseudo_log_likelihood(model, x, self.cells, key=k))(rows.x, keys)
-        whole = jnp.ones_like(value) if rows.mask is None else jax.vmap(_all_held)(rows.mask).astype(value.dtype)
-        share = whole if batch.weight is None else whole * batch.weight
-        mean = share @ value / jnp.maximum(jnp.sum(share), jnp.finfo(value.dtype).tiny)
+        mean = _mean(jax.vmap(lambda row, k: self._of(model, row, k))(rows, keys), batch)
         return -mean, {"pseudo_log_likelihood": mean}
 
-
-def _all_held(mask: PyTree[Array]) -> Array:
-    return jnp.all(jnp.stack([jnp.all(leaf) for leaf in jax.tree.leaves(mask)]))
+    def _of(self, model: AbstractEnergy, row: Row, key: PRNGKeyArray) -> Scalar:
+        """Of one row, which was lifted."""
+        if row.mask is None:
+            return pseudo_log_likelihood(model, row.x, self.cells, key=key)
+        begin, go, choose = jax.random.split(key, 3)
+        filled = walk(model.kernel(row), row.clamp(model.start(key=begin)), 10, key=go)
+        return pseudo_log_likelihood(model, filled, self.cells, row.mask, key=choose)
 
 
 @runtime_checkable
@@ -111,8 +132,10 @@ class Alternatives(Protocol):
         ...
 
 
-def pseudo_log_likelihood(model: AbstractEnergy, x: Array, cells: int | None = None, *, key: PRNGKeyArray) -> Scalar:
-    """The sum of log p(cell | all other cells), in nats, or an unbiased estimate of it from so many cells."""
+def pseudo_log_likelihood(
+    model: AbstractEnergy, x: Array, cells: int | None = None, mask: Array | None = None, *, key: PRNGKeyArray
+) -> Scalar:
+    """The sum of log p(cell | all other cells) over the observed cells, in nats, or an estimate from so many cells."""
     count = x.size if cells is None else min(cells, x.size)
     places = jnp.arange(x.size) if cells is None else jax.random.permutation(key, x.size)[:count]
     if not isinstance(model, Alternatives):
@@ -123,4 +146,5 @@ def pseudo_log_likelihood(model: AbstractEnergy, x: Array, cells: int | None = N
         others = jax.vmap(lambda value: model.energy(x.ravel().at[i].set(value).reshape(x.shape)))(values)
         return -here - jax.nn.logsumexp(-others)
 
-    return x.size / count * jnp.sum(jax.vmap(one)(places))
+    counted = jnp.ones(x.size) if mask is None else mask.ravel().astype(here.dtype)
+    return x.size / count * jnp.sum(counted[places] * jax.vmap(one)(places))

@@ -47,6 +47,7 @@ class DisentangledRBM(Editing):
 
     Examples
     --------
+    >>> import numpy as np
     >>> stream = np.random.default_rng(0)
     >>> y = stream.integers(0, 2, size=80)
     >>> X = (stream.uniform(size=(80, 4)) < (0.2 + 0.6 * y)[:, None]).astype(float)

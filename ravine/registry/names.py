@@ -24,6 +24,7 @@ PARTS: tuple[tuple[str, str | None], ...] = (
     ("ravine.models.boltzmann", "AbstractFill"),
     ("ravine.models.families", "AbstractFamily"),
     ("ravine.models.families", "AbstractStart"),
+    ("ravine.models.labelled_energy", "AbstractLabelContrast"),
     ("ravine.models.latent_tree", "AbstractLeaf"),
     ("ravine.models.latent_tree", "AbstractOrder"),
     ("ravine.models.missingness", "AbstractMissingness"),
@@ -68,7 +69,7 @@ def _public_classes(module: types.ModuleType) -> Iterable[tuple[str, type]]:
     for name in getattr(module, "__all__", vars(module)):
         value = getattr(module, name)
         own = inspect.isclass(value) and value.__module__.startswith(module.__name__)
-        if own and not name.startswith(("_", "Abstract")) and not issubclass(value, learned):
+        if own and not name.startswith(("_", "Abstract")) and not issubclass(value, (*learned, tuple)):
             yield name, value
 
 
