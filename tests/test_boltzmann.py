@@ -333,6 +333,7 @@ def test_a_step_goes_down_the_centred_slope():
 PARITY = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]] * 10, float)
 
 
+@pytest.mark.slow
 def test_a_hidden_unit_learns_what_no_pairs_of_cells_tell():
     """Of the parity of three bits all pairs are independent: log 8 without hidden units, log 4 at best with some."""
     fields = {"rate": Linear(0.6, 0.0, 3000.0), "steps": 3000, "follow": 0.0, "positive": Drawn(5), "random_state": 0}

@@ -209,6 +209,7 @@ def test_a_classifier_learns_dreams_and_fills():
         model.dream(7)
 
 
+@pytest.mark.slow
 def test_up_down_improves_on_greedy_layers():
     """Learning both ways raises log p of the data, which is known here: the machine on top is listed."""
     stream = np.random.default_rng(1)
@@ -220,6 +221,7 @@ def test_up_down_improves_on_greedy_layers():
     assert tuned.score(X) > greedy.score(X) + 0.1
 
 
+@pytest.mark.slow
 def test_a_saved_net_answers_as_before(tmp_path):
     X = np.random.default_rng(2).integers(0, 2, size=(60, 5)) * 1.0
     y = np.arange(60) % 3
@@ -247,6 +249,7 @@ def test_a_net_of_layers_becomes_a_network(x64):
     np.testing.assert_allclose(tuned.label_shares(row), jax.nn.softmax(want), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_back_propagation_tunes_the_network_alone():
     stream = np.random.default_rng(3)
     y = stream.integers(0, 3, size=300)

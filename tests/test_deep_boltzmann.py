@@ -374,6 +374,7 @@ def fitted() -> tuple[DeepBoltzmannMachine, np.ndarray]:
     return DeepBoltzmannMachine(layers=(6, 3), sweeps=30, random_state=0, **fields).fit(X), X
 
 
+@pytest.mark.slow
 def test_it_learns_bars_and_stripes_with_both_layers():
     model, X = fitted()
     rates = X.mean(axis=0)

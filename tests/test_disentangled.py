@@ -298,6 +298,7 @@ def found(a: np.ndarray, y: np.ndarray, b: np.ndarray, z: np.ndarray) -> float:
     return LogisticRegression(max_iter=500).fit(a / spread, y).score(b / spread, z)
 
 
+@pytest.mark.slow
 def test_magnetisation_is_in_the_released_unit_alone():
     """6 x 6 spins, 1 + 15 units: a linear classifier finds the sign in the input of that unit, in no other.
 
@@ -353,6 +354,7 @@ def test_protein_families(load, rows, places):
     assert not {row.tobytes() for row in data.train} & {row.tobytes() for row in data.test}
 
 
+@pytest.mark.slow
 @with_data
 def test_a_protein_family_end_to_end():
     """Stability of lattice proteins, a property of the whole sequence: the recipe runs, and is constrained."""

@@ -103,6 +103,7 @@ def test_no_rule_moves_the_base_or_the_path():
     assert jax.tree.leaves(learned.strength) == [] and len(jax.tree.leaves(learned)) == 2
 
 
+@pytest.mark.slow
 def test_rows_with_holes_are_scored_as_quadrature_scores_them():
     model = ring()
     share, log_z = density(model)
@@ -242,6 +243,7 @@ def gaussian_score(X: np.ndarray, held: np.ndarray) -> float:
     return float(np.mean(np.sum(-0.5 * z**2 - np.log(X.std(axis=0)) - 0.5 * np.log(2 * np.pi), axis=1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNING)
 def test_every_way_to_learn_leaves_the_gaussian_behind(name):
     """In 300 steps; the numbers of whole runs are those of `ravine reproduce`."""
@@ -258,6 +260,7 @@ def test_every_way_to_learn_leaves_the_gaussian_behind(name):
         assert abs(log_z) < 0.3  # the offset has learned it
 
 
+@pytest.mark.slow
 def test_the_verbs_of_a_net_of_energies():
     X, held = moons()
     X = X.copy()
@@ -337,6 +340,7 @@ def test_a_classifier_of_energies_tells_the_arms_apart(loss):
     assert (shares.argmax(axis=1) == energies.argmin(axis=1)).all()
 
 
+@pytest.mark.slow
 def test_a_joint_model_learns_from_rows_without_a_label_and_knows_odd_rows():
     X, y, held, truth = pinwheel()
     some = np.where(np.arange(1000) < 100, y, -1)

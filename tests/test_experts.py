@@ -123,6 +123,7 @@ def table(d: int) -> tuple[np.ndarray, np.ndarray]:
         return places, log_mass - np.asarray(jax.jit(jax.vmap(product(d).energy))(jnp.asarray(places)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [1, 2])
 def test_annealing_finds_what_quadrature_finds(d, x64):
     """400 chains; the mean of their weights is within 4.5 standard errors of Z."""

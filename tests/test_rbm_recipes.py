@@ -333,6 +333,7 @@ def test_real_columns_are_learned_better_than_by_independent_gaussians(name):
     assert np.isfinite(scale).all() and scale.min() > 0.0999
 
 
+@pytest.mark.slow
 def test_a_column_that_never_varies_and_one_of_two_values_stay_finite():
     stream = np.random.default_rng(0)
     X = np.stack([stream.normal(size=80), np.full(80, 3.0), stream.integers(0, 2, size=80)], axis=1)
@@ -341,6 +342,7 @@ def test_a_column_that_never_varies_and_one_of_two_values_stay_finite():
     assert scale[1] == pytest.approx(0.2, rel=1e-5) and np.isfinite(model.score_samples(X)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("units", [GaussianUnits(), RectifiedUnits()], ids=["gaussian", "rectified"])
 def test_hidden_reals_stay_a_law(units):
     """Columns that are nearly the same pull the weights to where there is no integral."""
@@ -353,6 +355,7 @@ def test_hidden_reals_stay_a_law(units):
     assert np.linalg.norm(scaled, 2) < 0.9901 and np.isfinite(model.score_samples(X)).all()
 
 
+@pytest.mark.slow
 def test_a_row_with_holes_is_exact_and_is_filled():
     stream = np.random.default_rng(0)
     X = stream.choice([-2.0, 2.0], size=(100, 1)) + 0.3 * stream.normal(size=(100, 3))
@@ -394,6 +397,7 @@ def test_the_map_of_scores_is_that_of_scikit_learn(classes):
     np.testing.assert_allclose(softmax(logits, axis=1), theirs, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_digits_are_told_by_a_machine_for_each():
     """On 594 rows that were not learned from; the grey values of a cell are probabilities of bits."""
     X, y = load_digits(return_X_y=True)
