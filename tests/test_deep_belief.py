@@ -20,6 +20,7 @@ from ravine.models.deep_belief import DeepBelief, Rates, ToNetwork, TwoWay, blan
 from ravine.models.energy import Dense, Harmonium
 from ravine.models.units import BinaryUnits
 from ravine.objectives import Contrast, UpDown
+from ravine.recipes.deep_belief_net import up_and_down
 from ravine.rules import Contrastive, ContrastiveDivergence, Greedy, Optimiser
 from ravine.verbs import log_likelihood
 
@@ -274,3 +275,28 @@ def test_a_run_that_was_over_goes_on_with_another_stage(tmp_path):
         np.testing.assert_array_equal(a, c)
     moved = lambda part: not np.array_equal(part(first.model_), part(on.model_))  # noqa: E731
     assert moved(lambda net: net.top.coupling.weight) and not moved(lambda net: net.layers[0].generative)
+
+
+def test_haste_is_of_the_machine_on_top_alone():
+    model, batch = net(0, classes=2), Row(jnp.asarray(bits(4)[:3]), y=jnp.array([0, 1, 0]))
+    slope = lambda haste: jax.grad(lambda m: UpDown(2, haste)(m, batch, key=jr.key(0))[0])(model)  # noqa: E731
+    once, thrice = slope(1.0), slope(3.0)
+    weight = lambda m: m.top.pair.coupling.weight  # noqa: E731
+    assert np.abs(weight(once)).max() > 1e-3
+    np.testing.assert_allclose(weight(thrice), 3 * weight(once), rtol=1e-4, atol=1e-6)
+    for a, b in zip(jax.tree.leaves(once.layers), jax.tree.leaves(thrice.layers), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_the_rate_of_up_down_falls_over_all_of_its_parts():
+    rates = [stage.rule.optimiser.args[0] for stage in up_and_down(300, 0.06, 10)]
+    ends = [[float(rate(jnp.array(step))) for step in (0, 100)] for rate in rates]
+    np.testing.assert_allclose(ends, [[0.06, 0.04], [0.04, 0.02], [0.02, 0.0]], atol=1e-7)
+
+
+def test_a_free_energy_of_a_row_with_holes_is_refused():
+    X = bits(3)
+    model = rv.RBM(hidden=2, steps=3, progress=False, random_state=0).fit(X)
+    X[2, 1] = np.nan
+    with pytest.raises(ValueError, match="free_energy: expected complete rows, got 1 missing cells; ask score_samples"):
+        model.free_energy(X)
