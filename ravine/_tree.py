@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, Self
 
 import equinox as eqx
@@ -263,6 +264,17 @@ def strong(tree: PyTree) -> PyTree:
 
 def _is_key(leaf: Array) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def stacked(trees: Sequence[Any]) -> Any:
+    """Trees of one structure as a single tree with a leading axis on every array."""
+    arrays, static = eqx.partition(list(trees), eqx.is_array)
+    return eqx.combine(jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays), static[0])
+
+
+def unstacked(tree: Any, n: int) -> list[Any]:
+    """The inverse of `stacked`."""
+    return [jax.tree.map(lambda leaf, i=i: leaf[i] if eqx.is_array(leaf) else leaf, tree) for i in range(n)]
 
 
 def choose(flag: Bool[Array, ""], yes: PyTree, no: PyTree) -> PyTree:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key, PRNGKeyArray, PyTree
 
 from ravine._jax import key_words, spread_rows
-from ravine._tree import as_arrays, strong
+from ravine._tree import as_arrays, stacked, strong, unstacked
 from ravine.core import AbstractRule, Metrics, Objective, Row, rows_in, weights
 
 Prepare = Callable[..., PyTree]
@@ -390,14 +390,3 @@ def _stacked_rules(rules: Sequence[AbstractRule]) -> tuple[AbstractRule, Abstrac
     agree = jax.tree.map(lambda *leaves: leaves[0].ndim == 0 and all(bool(b == leaves[0]) for b in leaves), *arrays)
     own = [eqx.filter(tree, agree, inverse=True) for tree in arrays]
     return eqx.combine(stacked(own), static[0]), eqx.filter(arrays[0], agree)
-
-
-def stacked(trees: Sequence[Any]) -> Any:
-    """Trees of one structure as a single tree with a leading axis on every array."""
-    arrays, static = eqx.partition(list(trees), eqx.is_array)
-    return eqx.combine(jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays), static[0])
-
-
-def unstacked(tree: Any, n: int) -> list[Any]:
-    """The inverse of `stacked`."""
-    return [jax.tree.map(lambda leaf, i=i: leaf[i] if eqx.is_array(leaf) else leaf, tree) for i in range(n)]

@@ -19,7 +19,7 @@ from training import ADAM, STEP, Broken, Distance, Halves, Now, distance, halves
 from ravine._tree import AbstractSchedule, Cosine, Fixed, Linear, Part, Power, as_arrays, strong
 from ravine.core import AbstractRule, Row
 from ravine.data import Binarise, rows
-from ravine.rules import Best, Descend, Every, Guarded, InTurn, Optimiser, Redrawn, Repeat
+from ravine.rules import Best, Descend, Every, Guarded, InTurn, Optimiser, Redrawn, Repeat, gradient_descent
 from ravine.rules.watch import LEAST_SHARE
 
 
@@ -74,6 +74,12 @@ DESCENTS = {
     "sgd": Descent(lambda: Descend(Distance(), Optimiser(optax.sgd, (0.1,))), lambda: optax.sgd(0.1)),
     "momentum": Descent(
         lambda: Descend(Distance(), Optimiser(optax.sgd, (0.1, 0.9, True))), lambda: optax.sgd(0.1, 0.9, True)
+    ),
+    "plain": Descent(lambda: Descend(Distance(), gradient_descent(0.1)), lambda: optax.sgd(0.1)),
+    "with momentum": Descent(lambda: Descend(Distance(), gradient_descent(0.1, 0.9)), lambda: optax.sgd(0.1, 0.9)),
+    "rising momentum": Descent(
+        lambda: Descend(Distance(), gradient_descent(0.1, Linear(0.0, 0.9, 6.0))),
+        lambda: optax.inject_hyperparams(optax.sgd)(0.1, optax.linear_schedule(0.0, 0.9, 6)),
     ),
     "linear": Descent(
         lambda: Descend(Distance(), Optimiser(optax.adam, (Linear(0.1, 0.01, 6.0),))),

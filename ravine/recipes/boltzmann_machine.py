@@ -10,7 +10,6 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 import jax.random as jr
-import optax
 from jaxtyping import PRNGKeyArray
 
 from ravine._tree import AbstractSchedule, Fixed
@@ -21,7 +20,7 @@ from ravine.evidence import Normalised
 from ravine.models.boltzmann import AbstractFill, Boltzmann, Drawn, Filling
 from ravine.models.units import BinaryUnits
 from ravine.objectives import Contrast
-from ravine.rules import AbstractNegatives, Contrastive, Optimiser, Persistent, centred
+from ravine.rules import AbstractNegatives, Contrastive, Persistent, centred, gradient_descent
 from ravine.train import Stage
 
 
@@ -75,6 +74,6 @@ class BoltzmannMachine(EnergyModel):
 
     def stages(self, rows: int) -> list[Stage]:
         """One stage of contrastive learning."""
-        optimiser = Optimiser(optax.sgd, (self.rate, self.momentum))
+        optimiser = gradient_descent(self.rate, self.momentum)
         rule = Contrastive(Contrast(self.decay), self.negatives, optimiser)
         return [Stage(Filling(self.positive, centred(rule, self.follow)), self.steps, self.batch_size)]

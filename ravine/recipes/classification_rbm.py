@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import jax.random as jr
-import optax
 from jaxtyping import PRNGKeyArray
 
 from ravine._tree import AbstractSchedule, Fixed, Linear
@@ -30,7 +29,7 @@ from ravine.models.labelled_energy import (
 )
 from ravine.models.unit_groups import Beside
 from ravine.models.units import AbstractUnits, BinaryUnits, SoftmaxUnits
-from ravine.rules import AbstractNegatives, Contrastive, ContrastiveDivergence, Optimiser, Projected
+from ravine.rules import AbstractNegatives, Contrastive, ContrastiveDivergence, Projected, gradient_descent
 from ravine.train import Stage
 from ravine.trial import Trial
 
@@ -99,6 +98,6 @@ class ClassificationRBM(Dreaming, EnergyModel, LabelledModel):
 
     def stages(self, rows: int) -> list[Stage]:
         """One stage of contrastive learning."""
-        optimiser = Optimiser(optax.sgd, (self.rate, self.momentum))
+        optimiser = gradient_descent(self.rate, self.momentum)
         rule = Projected(Contrastive(self.objective, self.negatives, optimiser, fill=3), Proper())
         return [Stage(rule, self.steps, self.batch_size)]

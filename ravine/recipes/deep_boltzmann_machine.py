@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import optax
 from jaxtyping import PRNGKeyArray
 
 from ravine._tree import AbstractSchedule
@@ -19,7 +18,7 @@ from ravine.evidence import Normalised
 from ravine.models.boltzmann import AbstractFill, Filling, MeanField
 from ravine.models.deep_boltzmann import DeepBoltzmann, Pairwise
 from ravine.objectives import Contrast
-from ravine.rules import AbstractNegatives, Contrastive, Optimiser, Persistent, centred
+from ravine.rules import AbstractNegatives, Contrastive, Persistent, centred, gradient_descent
 from ravine.train import Stage
 
 
@@ -81,5 +80,5 @@ class DeepBoltzmannMachine(EnergyModel):
         return [*first, Stage(Filling(self.positive, self._contrast(self.rate)), self.steps, self.batch_size)]
 
     def _contrast(self, rate: float | AbstractSchedule) -> AbstractRule:
-        optimiser = Optimiser(optax.sgd, (rate, self.momentum))
+        optimiser = gradient_descent(rate, self.momentum)
         return centred(Contrastive(Contrast(self.decay), self.negatives, optimiser), self.follow)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import jax.random as jr
-import optax
 from jaxtyping import PRNGKeyArray
 
 from ravine._jax import Precision
@@ -23,7 +22,7 @@ from ravine.models.disentangled import constrained, with_labels
 from ravine.models.energy import Harmonium
 from ravine.models.units import AbstractUnits, BinaryUnits
 from ravine.objectives import Contrast, PseudoLikelihood
-from ravine.rules import AbstractNegatives, Contrastive, Optimiser, Persistent
+from ravine.rules import AbstractNegatives, Contrastive, Persistent, gradient_descent
 from ravine.rules.projections import AbstractProjection, ZeroSum, disentangling, with_second_order
 from ravine.train import Stage
 
@@ -86,6 +85,6 @@ class DisentangledRBM(Editing):
     def stages(self, rows: int) -> list[Stage]:
         """One stage of contrastive learning, projected after each step."""
         contrast = with_second_order(Contrast(self.decay, Part("coupling.weight")), self.second_order)
-        rule = Contrastive(contrast, self.negatives, Optimiser(optax.sgd, (self.rate, self.momentum)))
+        rule = Contrastive(contrast, self.negatives, gradient_descent(self.rate, self.momentum))
         rule = disentangling(rule, self.gauge, self.follow)
         return [Stage(rule, self.steps, self.batch_size, prepare=with_labels, judge=PseudoLikelihood(10))]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import jax.random as jr
-import optax
 from jaxtyping import PRNGKeyArray
 
 from ravine._tree import AbstractSchedule, Fixed
@@ -21,7 +20,7 @@ from ravine.models.energy import Dense, Harmonium
 from ravine.models.experts import Proper
 from ravine.models.units import AbstractUnits, BinaryUnits
 from ravine.objectives import Contrast
-from ravine.rules import AbstractNegatives, Contrastive, Optimiser, Persistent, Projected, centred
+from ravine.rules import AbstractNegatives, Contrastive, Persistent, Projected, centred, gradient_descent
 from ravine.train import Stage
 
 
@@ -77,6 +76,6 @@ class GaussianRBM(EnergyModel):
 
     def stages(self, rows: int) -> list[Stage]:
         """One stage of contrastive learning."""
-        optimiser = Optimiser(optax.sgd, (self.rate, self.momentum))
+        optimiser = gradient_descent(self.rate, self.momentum)
         rule = Projected(Contrastive(Contrast(self.decay), self.negatives, optimiser), Proper(self.least))
         return [Stage(centred(rule, self.follow), self.steps, self.batch_size)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
-import optax
 from jaxtyping import PRNGKeyArray
 
 from ravine._tree import AbstractSchedule, Fixed, Part
@@ -19,7 +18,7 @@ from ravine.models.energy import Dense, Harmonium
 from ravine.models.experts import Apart, ClassExperts, Proper
 from ravine.models.units import BinaryUnits
 from ravine.objectives import Contrast
-from ravine.rules import AbstractNegatives, Contrastive, ContrastiveDivergence, Optimiser, Projected
+from ravine.rules import AbstractNegatives, Contrastive, ContrastiveDivergence, Projected, gradient_descent
 from ravine.train import Stage
 
 
@@ -69,5 +68,5 @@ class ProductOfExpertsClassifier(ClassModels):
     def stages(self, rows: int) -> list[Stage]:
         """One stage of contrastive divergence, for all machines at once."""
         objective = Contrast(self.decay, Part("energies.coupling"))
-        rule = Contrastive(objective, self.negatives, Optimiser(optax.sgd, (self.rate, self.momentum)))
+        rule = Contrastive(objective, self.negatives, gradient_descent(self.rate, self.momentum))
         return [Stage(Projected(rule, Proper()), self.steps, self.batch_size)]

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import jax.random as jr
-import optax
 from jaxtyping import PRNGKeyArray
 
 from ravine._tree import AbstractSchedule, Fixed, Linear
@@ -20,7 +19,7 @@ from ravine.evidence import AIS, RAISE, Normalised
 from ravine.models.energy import Dense, Harmonium
 from ravine.models.units import AbstractUnits, BinaryUnits
 from ravine.objectives import Contrast, PseudoLikelihood
-from ravine.rules import AbstractNegatives, Contrastive, Optimiser, Persistent, centred
+from ravine.rules import AbstractNegatives, Contrastive, Persistent, centred, gradient_descent
 from ravine.train import Stage
 from ravine.trial import Trial
 
@@ -90,6 +89,6 @@ class RBM(EnergyModel):
 
     def stages(self, rows: int) -> list[Stage]:
         """One stage of contrastive learning."""
-        optimiser = Optimiser(optax.sgd, (self.rate, self.momentum))
+        optimiser = gradient_descent(self.rate, self.momentum)
         rule = Contrastive(Contrast(self.decay), self.negatives, optimiser)
         return [Stage(centred(rule, self.follow), self.steps, self.batch_size, judge=PseudoLikelihood(10))]

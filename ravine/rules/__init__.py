@@ -13,7 +13,7 @@ from ravine.rules.contrast import (
     Tempered,
     centred,
 )
-from ravine.rules.descend import Descend, Optimiser
+from ravine.rules.descend import Descend, Optimiser, gradient_descent
 from ravine.rules.em import EM
 from ravine.rules.layers import Greedy
 from ravine.rules.projections import (
@@ -62,5 +62,6 @@ __all__ = [
     "ZeroSum",
     "centred",
     "disentangling",
+    "gradient_descent",
     "with_second_order",
 ]

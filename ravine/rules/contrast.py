@@ -15,13 +15,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import optax
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from ravine._tree import Layer, Part, Whole, number, resolve, trainable
 from ravine.core import AbstractEnergy, AbstractRule, Metrics, Row, Scalar, rows_in, walk
 from ravine.kernels import Tempering
-from ravine.rules.descend import Descend, Number, Optimiser
+from ravine.rules.descend import Descend, Number, Optimiser, gradient_descent
 
 ContrastObjective = Callable[..., tuple[Scalar, Metrics]]  # (model, batch, negatives, *, key): batch.x are positions
 
@@ -161,7 +160,7 @@ class Contrastive(AbstractRule):
 
     objective: ContrastObjective
     negatives: AbstractNegatives = Persistent()
-    optimiser: Optimiser = Optimiser(optax.sgd, (0.05,))
+    optimiser: Optimiser = gradient_descent(0.05)
     on: Whole | Part | Layer = Whole()
     fill: int = eqx.field(static=True, default=10)
 

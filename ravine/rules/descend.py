@@ -38,6 +38,11 @@ class Optimiser(eqx.Module):
         return made if here.clip is None else optax.chain(optax.clip_by_global_norm(here.clip), made)
 
 
+def gradient_descent(rate: Number, momentum: Number = 0.0) -> Optimiser:
+    """Plain gradient descent; without momentum no velocity is kept, which saves as much memory as the weights take."""
+    return Optimiser(optax.sgd, (rate, momentum) if isinstance(momentum, AbstractSchedule) or momentum else (rate,))
+
+
 class Descend(AbstractRule):
     """Lower an objective in the arrays of ``on``; nothing else is differentiated or touched.
 

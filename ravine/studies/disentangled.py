@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ravine._jax import highest_matmul, precision
@@ -32,7 +31,7 @@ from ravine.models.disentangled import constrained, relabelled, with_labels
 from ravine.models.energy import Harmonium
 from ravine.models.units import BinaryUnits
 from ravine.objectives import Contrast
-from ravine.rules import Contrastive, ContrastiveDivergence, Optimiser
+from ravine.rules import Contrastive, ContrastiveDivergence, gradient_descent
 from ravine.rules.projections import ZeroSum, disentangling, with_second_order
 from ravine.train import Stage, train
 
@@ -127,7 +126,7 @@ def _trained(
         visible, units = BinaryUnits().sized((sides.x.shape[1],), sides.x.mean(axis=0)), BinaryUnits().sized((hidden,))
         coupling = constrained(0.01 * jr.normal(begin, (visible.size, hidden)), free, 2)
         contrast = with_second_order(Contrast(0.0, Part("coupling.weight")), penalty)
-        optimiser = Optimiser(optax.sgd, (Linear(rate, 0.0, float(steps)),))
+        optimiser = gradient_descent(Linear(rate, 0.0, float(steps)))
         rule = disentangling(Contrastive(contrast, ContrastiveDivergence(k), optimiser), ZeroSum())
         source = ArraySource(Row(jnp.asarray(sides.x), y=jnp.asarray(sides.y)))
         stage = Stage(rule, steps, BATCH, prepare=with_labels)
