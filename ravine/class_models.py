@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -13,27 +12,23 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int
-from sklearn.base import ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ravine._check import require
-from ravine._containers import check_names
 from ravine._jax import highest_matmul, key_words, precision
-from ravine._record import record, remembered, schema_of
+from ravine._record import schema_of
 from ravine._tree import as_arrays
-from ravine.checkpoint import load_run, save_run
 from ravine.core import Row
 from ravine.data import ArraySource, Schema
-from ravine.data import rows as rows_of
 from ravine.fitting import Plan, fit, staged
-from ravine.learner import Learner
 from ravine.models.experts import ClassExperts
+from ravine.row_classifier import ClassifierOfRows
 from ravine.verbs import blockwise
 
 
-class ClassModels(ClassifierMixin, Learner):
+class ClassModels(ClassifierOfRows):
     """A recipe that learns a model of the rows of each class, and a logistic regression on what all of them say.
 
     A recipe defines ``build(schema, classes, *, key) -> ClassExperts`` and ``stages(rows) -> list[Stage]``. All models
@@ -42,26 +37,16 @@ class ClassModels(ClassifierMixin, Learner):
     Parameters
     ----------
     strength : inverse of the weight of the penalty of the logistic regression.
-    kind, levels, binarise, threshold, dequantise, standardise : how the cells are read, as every recipe for rows reads
-        them. With ``binarise="dynamic"`` bits are drawn to learn from, and the scores are those of the grey values.
     """
 
     strength: float = 1.0
-    kind: str | None = None
-    levels: int | None = None
-    binarise: str = "none"
-    threshold: float | None = None
-    dequantise: str = "none"
-    standardise: bool = True
     validation: float = 0.0
-
-    kinds: ClassVar[tuple[str, ...]] = ("binary", "levels", "real")
 
     @abc.abstractmethod
     def build(self, schema: Schema, classes: int = 2, *, key: Any) -> ClassExperts:
         """The untrained model for data of this schema and so many classes."""
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Learn from rows and their labels.
 
         Parameters
@@ -77,7 +62,7 @@ class ClassModels(ClassifierMixin, Learner):
         require(self.strength > 0, "strength", "a number above 0", f"{self.strength}", "raise it")
         do = "choose the steps by cross-validation: contrasts do not tell when to stop"
         require(self.validation == 0, "validation", "0", f"{self.validation}", do)
-        check_names(X)
+        X, y = self._labelled(X, y)
         values, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -114,40 +99,17 @@ class ClassModels(ClassifierMixin, Learner):
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         return shares / shares.sum(axis=1, keepdims=True)
 
-    def predict(self, X: Any) -> np.ndarray:
-        """The most probable class of each row, shape (rows,)."""
-        best = np.argmax(self.predict_proba(X), axis=1)
-        return self.classes_[best]
+    # --- for the loop
 
-    # --- files
-
-    def save(self, folder: str | Path, figures: dict[str, Any] | None = None) -> Path:
-        """Write the fitted model to a folder, arrays as safetensors and all else as JSON; `ravine.load` reads it."""
-        check_is_fitted(self)
-        save_run(folder, self.model_, record(self, figures or {}))
-        return Path(folder)
-
-    @classmethod
-    def _restore(cls, kept: dict[str, Any], fields: dict[str, Any], folder: Path) -> Self:
-        """The fitted estimator a record describes, with the arrays of its folder."""
-        made = cls(**fields)
-        made.schema_ = Schema.from_json(kept["schema"])
-        remembered(made, kept["data"])
-        with precision(made.precision):
-            made.model_ = load_run(folder, made._blank())
-        return made
+    def _remember(self, model: ClassExperts) -> None:
+        self.model_ = model
 
     def _blank(self) -> ClassExperts:
         return eqx.filter_eval_shape(self._built)
 
-    # --- for the loop
-
     def _built(self) -> ClassExperts:
         build_key, _ = jr.split(jr.key(self.seed_))
         return as_arrays(self.build(self.schema_, len(self.classes_), key=build_key))
-
-    def _row(self, values: np.ndarray) -> Row:
-        return rows_of(values, self.schema_, dtype=np.dtype(self.precision))
 
     def _plan(self, row: Row, codes: np.ndarray) -> Plan:
         key = jr.key(self.seed_)

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Self
 
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import pandas as pd
-from jaxtyping import Array, Float, PRNGKeyArray
 from sklearn.utils import Tags
 
-from ravine._check import Absent, Complaint, require, shown
+from ravine._check import Absent, Complaint
 from ravine._jax import key_words, precision
-from ravine.core import AbstractDraw, Row
+from ravine.core import Row
 from ravine.data import ArraySource
-from ravine.data.frames import is_frame, without
+from ravine.data.frames import without
 from ravine.estimator import LatentVariableModel
 from ravine.fitting import Plan, plan, split
+from ravine.labels import Classed, coded, evened, label_shares, parted
 from ravine.train import Subset
-from ravine.verbs import blockwise, drawn
+from ravine.verbs import blockwise
 
 
-class LabelledModel(LatentVariableModel):
+class LabelledModel(Classed, LatentVariableModel):
     """A recipe that learns from rows of which some are labelled. It is a model of rows, and predicts their labels.
 
     `score_samples` is log p(x), the label summed over; `predict` and `predict_proba` are q(y | x). In each batch about
@@ -76,12 +74,7 @@ class LabelledModel(LatentVariableModel):
         values = self._ready(X)
         with precision(self.precision):
             row, draw, key = self._row(values), self.schema_.draw(), jr.fold_in(self._key(), 7)
-            return np.asarray(blockwise(_shares, row, self.model_, draw, key), float)
-
-    def predict(self, X: Any) -> np.ndarray:
-        """The most probable label of each row, shape (rows,)."""
-        best = np.argmax(self.predict_proba(X), axis=1)
-        return self.classes_[best]
+            return np.asarray(blockwise(label_shares, row, self.model_, draw, key), float)
 
     @property
     def partial_fit(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -92,10 +85,6 @@ class LabelledModel(LatentVariableModel):
     def fit_seeds(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Absent: it takes no labels."""
         raise Absent(f"{type(self).__name__} needs labels: fit clones with different random_state.")
-
-    def class_count(self) -> int:
-        """How many classes there are; two before anything was learned."""
-        return len(getattr(self, "classes_", (0, 1)))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -127,68 +116,3 @@ class LabelledModel(LatentVariableModel):
 
     def _told(self, row: Row, codes: np.ndarray) -> Row:
         return dataclasses.replace(row, y=jnp.asarray(codes, jnp.int32), y_mask=jnp.asarray(codes >= 0))
-
-
-def parted(X: Any, label: str) -> tuple[Any, Any]:
-    """A data frame without the column of labels, and that column."""
-    rest = without(X, label)
-    found = is_frame(X) and label in X.columns
-    require(found, "label", f"a data frame with a column {label!r}", "none", "name one of its columns, or give y")
-    return rest, X[label]
-
-
-def coded(y: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """The classes, and the number of each row's; -1 for those without a label.
-
-    Raises
-    ------
-    ValueError
-        When there are not as many labels as rows, or not two classes among them.
-
-    Examples
-    --------
-    >>> classes, codes = coded(["b", None, "a"], 3)
-    >>> classes.tolist(), codes.tolist()
-    (['a', 'b'], [1, -1, 0])
-    """
-    do = "give y, or the name of its column as label, with None, NaN or -1 for rows without one"
-    labels = np.asarray(y).ravel()
-    require(len(labels) == rows, "y", f"{rows} labels, one for each row", f"{len(labels)}", do)
-    known = ~np.asarray(pd.isna(labels))
-    if labels.dtype.kind == "i" or (labels.dtype.kind == "f" and (labels[known] == np.rint(labels[known])).all()):
-        known &= labels != -1
-    found, places = np.unique(labels[known], return_inverse=True)
-    got = "none" if len(found) == 0 else f"1 class, {shown(found.tolist())}"
-    require(len(found) > 1, "y", "labels of two classes at least", got, do)
-    codes = np.full(rows, -1)
-    codes[known] = places
-    return found, codes
-
-
-def evened(places: np.ndarray, codes: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Places with labelled rows repeated until they are about half of all; and weights that make up for it.
-
-    Examples
-    --------
-    >>> evened(np.arange(5), np.array([-1, -1, 0, -1, -1]), None)[0].tolist()
-    [0, 1, 2, 3, 4, 2, 2, 2]
-    """
-    labelled = places[codes[places] >= 0]
-    times = max(1, (len(places) - len(labelled)) // max(1, len(labelled)))
-    scale = np.where(codes >= 0, 1 / times, 1.0) * (1 if weight is None else weight)
-    return np.concatenate([places, np.tile(labelled, times - 1)]), scale
-
-
-def _shares(block: Row, model: Any, draw: AbstractDraw | None, key: PRNGKeyArray) -> Float[Array, "n classes"]:
-    if isinstance(model, Telling):  # grey pixels go in as they are: probabilities of bits
-        return jax.vmap(model.label_shares)(block)
-    return jax.vmap(lambda row: model.posterior(row).nodes()[0].mean())(drawn(block, draw, key))
-
-
-@runtime_checkable
-class Telling(Protocol):
-    """A model that tells labels without a draw of the row."""
-
-    def label_shares(self, row: Row) -> Float[Array, " classes"]:
-        """q(y | x)."""
-        ...

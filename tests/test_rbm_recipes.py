@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import LIMIT, worst
 from scipy.special import logsumexp, softmax
@@ -435,6 +436,16 @@ def test_a_classifier_wants_two_classes_and_complete_rows():
     X[0, 0] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         experts().fit(X, y)
+
+
+def test_labels_may_be_a_column():
+    X, y = two_groups()
+    frame = pd.DataFrame(X).set_axis(list("abcde"), axis=1)
+    apart = experts().fit(frame, y)
+    within = experts(label="group").fit(frame.assign(group=y))
+    assert (within.log_scores(frame) == apart.log_scores(frame)).all()
+    with pytest.raises(Complaint, match="requires y to be passed"):
+        experts().fit(frame)
 
 
 @slow
