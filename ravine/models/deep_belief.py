@@ -5,6 +5,7 @@ Hinton, Osindero & Teh 2006, *A fast learning algorithm for deep belief nets*.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from typing import Any, Self, cast
 
@@ -17,22 +18,50 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ravine._check import require
 from ravine._tree import Fixed
-from ravine.core import AbstractDistribution, Row, Scalar, walk
-from ravine.dist import Bernoulli
+from ravine.core import AbstractDistribution, Row, Scalar
 from ravine.models.energy import Dense, Harmonium
 from ravine.models.feed_forward import FeedForward
 from ravine.models.labelled_energy import LabelledHarmonium
+from ravine.models.tops import AbstractNormalisedTop
 from ravine.models.unit_groups import Beside
 from ravine.models.units import AbstractUnits, BinaryUnits, SoftmaxUnits
 from ravine.posteriors import Chain
 
-Bits = Float[Array, " units"]
-Latents = tuple[Array, ...]
-Top = Harmonium | LabelledHarmonium
+Latents = tuple[PyTree[Array], ...]
+Weights = Float[Array, "lower upper"]
+Top = Harmonium | LabelledHarmonium | AbstractNormalisedTop
 AT_ONCE = 10_000  # rows whose activities say at which rates the units of a layer begin
 
 
-class TwoWay(eqx.Module):
+class AbstractTwoWay(eqx.Module):
+    """Two neighbouring layers, with a way up and a way down."""
+
+    lower: eqx.AbstractVar[AbstractUnits]
+    upper: eqx.AbstractVar[AbstractUnits]
+
+    @abc.abstractmethod
+    def ways(self) -> tuple[Weights, Weights]:
+        """The weights of the way up and those of the way down, both of shape (lower statistics, upper statistics)."""
+
+    def up(self, x: Array) -> AbstractDistribution:
+        """q(upper | lower)."""
+        return self.upper(self.lower.statistic(x) @ self.ways()[0])
+
+    def down(self, h: PyTree[Array]) -> AbstractDistribution:
+        """p(lower | upper)."""
+        return self.lower(self.ways()[1] @ self.upper.statistic(h))
+
+    def tied(self) -> Harmonium:
+        """The two layers as a machine of their own, with the generative weights both ways."""
+        base = dataclasses.replace(self.lower, bias=jnp.zeros_like(cast(Any, self.lower).bias))
+        return Harmonium(self.lower, self.upper, Dense(self.ways()[1]), Fixed(base))
+
+    @abc.abstractmethod
+    def learned(self, machine: Harmonium) -> AbstractTwoWay:
+        """The layers as such a machine has learned them, both ways alike."""
+
+
+class TwoWay(AbstractTwoWay):
     """Two neighbouring layers with separate weights up and down.
 
     Parameters
@@ -42,27 +71,38 @@ class TwoWay(eqx.Module):
     """
 
     lower: AbstractUnits
-    upper: BinaryUnits
-    recognition: Float[Array, "lower upper"]
-    generative: Float[Array, "lower upper"]
+    upper: AbstractUnits
+    recognition: Weights
+    generative: Weights
 
-    def up(self, x: Array) -> Bernoulli:
-        """q(upper | lower)."""
-        return self.upper(self.lower.statistic(x) @ self.recognition)
-
-    def down(self, h: Bits) -> AbstractDistribution:
-        """p(lower | upper)."""
-        return self.lower(self.generative @ h)
-
-    def tied(self) -> Harmonium:
-        """The two layers as a machine of their own, with the generative weights both ways."""
-        base = dataclasses.replace(self.lower, bias=jnp.zeros_like(cast(Any, self.lower).bias))
-        return Harmonium(self.lower, self.upper, Dense(self.generative), Fixed(base))
+    def ways(self) -> tuple[Weights, Weights]:
+        return self.recognition, self.generative
 
     def learned(self, machine: Harmonium) -> TwoWay:
-        """The layers as such a machine has learned them, both ways alike."""
         weight = cast(Dense, machine.coupling).weight
-        return TwoWay(machine.visible, cast(BinaryUnits, machine.hidden), weight, weight)
+        return TwoWay(machine.visible, machine.hidden, weight, weight)
+
+
+class Tied(AbstractTwoWay):
+    """Two neighbouring layers with the same weights up and down, transposed.
+
+    On their own they are a restricted Boltzmann machine: its two conditionals share their weights so.
+
+    Parameters
+    ----------
+    lower, upper : units, with the biases that the way down and the way up use.
+    weight : shape (lower statistics, upper units).
+    """
+
+    lower: AbstractUnits
+    upper: AbstractUnits
+    weight: Weights
+
+    def ways(self) -> tuple[Weights, Weights]:
+        return self.weight, self.weight
+
+    def learned(self, machine: Harmonium) -> Tied:
+        return Tied(machine.visible, machine.hidden, cast(Dense, machine.coupling).weight)
 
 
 class DeepBelief(eqx.Module):
@@ -80,7 +120,7 @@ class DeepBelief(eqx.Module):
     network : the way up as a net of its own that tells labels, once it was made; else None.
     """
 
-    layers: tuple[TwoWay, ...]
+    layers: tuple[AbstractTwoWay, ...]
     top: Top
     network: FeedForward | None = None
 
@@ -96,7 +136,7 @@ class DeepBelief(eqx.Module):
         lower = self.layers[0].lower
         return row.x if row.mask is None else row.clamp(lower(lower.still).mean())
 
-    def climbed(self, row: Row, layers: int | None = None) -> Bits:
+    def climbed(self, row: Row, layers: int | None = None) -> PyTree[Array]:
         """The probabilities of the units of a layer, each computed from those of the layer below."""
         x = self.entered(row)
         for layer in self.layers[:layers]:
@@ -114,11 +154,11 @@ class DeepBelief(eqx.Module):
             value = value + layer.down(upper).log_prob(lower)
         return value + self.log_top(z[-1])
 
-    def log_top(self, h: Bits) -> Scalar:
+    def log_top(self, h: PyTree[Array]) -> Scalar:
         """Minus the free energy of the machine on top, the label summed out."""
         return -(self.top.energy(h) if isinstance(self.top, Harmonium) else self.top.cells_energy(h))
 
-    def descended(self, h: Bits, *, key: PRNGKeyArray) -> tuple[Latents, Array]:
+    def descended(self, h: PyTree[Array], *, key: PRNGKeyArray) -> tuple[Latents, Array]:
         """The latents below the top, and a row, drawn on the way down."""
         drawn = [h]
         for layer, k in zip(reversed(self.layers), jr.split(key, len(self.layers)), strict=True):
@@ -142,12 +182,17 @@ class DeepBelief(eqx.Module):
             return -self.network(self.layers[0].lower.statistic(self.entered(row)))
         return -cast(LabelledHarmonium, self.top).label_logits(self.climbed(row))
 
+    def told_locally(self, row: Row) -> Float[Array, " classes"]:
+        """log p(y | x) up to a constant, from which nothing learns but what is on top."""
+        layers = cast(LabelledHarmonium, self.top).telling(self.layers)
+        return -dataclasses.replace(self, layers=layers).answers(row)
+
     def feed_forward(self) -> FeedForward:
         """The way up, with the hidden units on top, and the weights of the label as the read-out."""
         pair = cast(LabelledHarmonium, self.top).pair
         groups, weight = cast(Beside, pair.visible).groups, cast(Dense, pair.coupling).weight
         bits, label, above = groups[0].size, cast(SoftmaxUnits, groups[1]), cast(BinaryUnits, pair.hidden)
-        ups = tuple((layer.recognition, cast(Array, layer.upper.bias)) for layer in self.layers)
+        ups = tuple((layer.ways()[0], cast(Any, layer.upper).bias) for layer in self.layers)
         ends = ((weight[:bits], cast(Array, above.bias)), (weight[bits:].T, cast(Array, label.bias)))
         weights, biases = zip(*ups, *ends, strict=True)
         return FeedForward(weights, biases)
@@ -157,13 +202,12 @@ class DeepBelief(eqx.Module):
 
         The chain begins where the way up leads from cells without a field, as in the paper.
         """
-        top, lower = cast(LabelledHarmonium, self.top), self.layers[0].lower
+        lower = self.layers[0].lower
         cells, up, chain, below = jr.split(key, 4)
         noise = lower.sized(lower.blank().shape)
         first, _ = self.posterior(Row(noise(noise.still).sample(key=cells))).sample(key=up)
-        held = Row((first[-1], label), mask=(jnp.zeros(first[-1].shape, bool), jnp.array(True)))
-        last = walk(top.kernel(held), (first[-1], label), top.sweeps, key=chain)
-        return self.likelihood(self.descended(last[0], key=below)[0]).mean()
+        last = cast(LabelledHarmonium, self.top).made_from(first[-1], label, key=chain)
+        return self.likelihood(self.descended(last, key=below)[0]).mean()
 
     # --- greedy learning
 
@@ -214,7 +258,7 @@ def _at_rates(model: DeepBelief, seen: Row, i: int) -> DeepBelief:
         return model.with_machine(i, dataclasses.replace(model.machine(i), visible=units))
     if isinstance(model.top, Harmonium):
         return model.with_machine(i, dataclasses.replace(model.top, visible=units, base=Fixed(units)))
-    pair = model.top.pair
+    pair = cast(LabelledHarmonium, model.top).pair
     visible = Beside((units, cast(Beside, pair.visible).groups[1]))
     pair = dataclasses.replace(pair, visible=visible, base=Fixed(visible))
     return model.with_machine(i, dataclasses.replace(model.top, pair=pair))

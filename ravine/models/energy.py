@@ -152,6 +152,14 @@ class Harmonium(AbstractEnergy):
 
     # --- chains
 
+    def told(self, h: PyTree[Array], row: Row) -> PyTree[Array]:
+        """The visible units on top of a net, for a row: what the way up has drawn."""
+        return h
+
+    def row_energy(self, h: PyTree[Array], row: Row) -> Scalar:
+        """Their energy."""
+        return self.energy(h)
+
     def kernel(self, row: Row | None = None) -> Gibbs:
         return Gibbs(self, row)
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Self, cast
+from typing import Any, Protocol, Self, cast, runtime_checkable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
-from ravine.core import AbstractDistribution, AbstractEnergy, Metrics, Row, Scalar, weights
+from ravine.core import AbstractDistribution, AbstractEnergy, Metrics, Row, Scalar, walk, weights
 from ravine.dist import OneHot
 from ravine.kernels import Gibbs
 from ravine.models.energy import AbstractCoupling, Harmonium, total
@@ -159,13 +159,37 @@ class LabelledHarmonium(AbstractEnergy):
 
     def made(self, label: Float[Array, " classes"], *, key: PRNGKeyArray) -> PyTree[Array]:
         """The mean of a row of a label given its hidden units, after a chain with the label held."""
+        chain, last = jax.random.split(key)
+        h = self.pair.hidden(self.pair.up(self.settled(self._held(label), key=chain))).sample(key=last)
+        return self.likelihood((label, h)).mean()
+
+    # --- on top of a net
+
+    def given(self, label: Float[Array, " classes"]) -> Gibbs:
+        """A kernel of the cells given a label."""
+        return self.pair.kernel(self._held(label))
+
+    def made_from(self, h: PyTree[Array], label: Float[Array, " classes"], *, key: PRNGKeyArray) -> PyTree[Array]:
+        """The cells after a chain that begins at some, with the label held."""
+        return walk(self.kernel(self._held(label)), (h, label), self.sweeps, key=key)[0]
+
+    def told(self, h: PyTree[Array], row: Row) -> PyTree[Array]:
+        """The topmost states of a row: what the way up has drawn."""
+        return h
+
+    def telling(self, layers: tuple) -> tuple:
+        """The layers that learn when the machine alone learns to tell the label: none."""
+        return jax.lax.stop_gradient(layers)
+
+    def row_energy(self, h: PyTree[Array], row: Row) -> Scalar:
+        """The energy of the cells beside the label of a row; where that is not known it is summed out."""
+        return energy_beside(self, h, row)
+
+    def _held(self, label: Float[Array, " classes"]) -> Row:
         blank = self.cells.blank()
-        held = Row(
+        return Row(
             (blank, label), mask=(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, bool), blank), jnp.array(True))
         )
-        chain, last = jax.random.split(key)
-        h = self.pair.hidden(self.pair.up(self.settled(held, key=chain))).sample(key=last)
-        return self.likelihood((label, h)).mean()
 
     # --- sums
 
@@ -212,6 +236,33 @@ class LabelledHarmonium(AbstractEnergy):
         common = self.coupling.up(jnp.concatenate([s, jnp.zeros(len(labels))]))
         own = jax.vmap(lambda y: self.coupling.up(jnp.concatenate([jnp.zeros_like(s), y])))(labels)
         return common[None] + own
+
+
+@runtime_checkable
+class Labelling(Protocol):
+    """A law of cells and a label."""
+
+    @property
+    def label(self) -> SoftmaxUnits:
+        """The units of the label."""
+        ...
+
+    def energy(self, position: Any, /) -> Scalar:
+        """Minus the log of the unnormalised density of (cells, label)."""
+        ...
+
+    def cells_energy(self, x: Any, /) -> Scalar:
+        """The same of the cells alone."""
+        ...
+
+
+def energy_beside(law: Labelling, h: PyTree[Array], row: Row) -> Scalar:
+    """The energy of cells beside the label of a row; where that is not known it is summed out."""
+    alone = law.cells_energy(h)
+    if row.y is None:
+        return alone
+    y = jax.nn.one_hot(row.y, law.label.shape[0], dtype=alone.dtype)
+    return jnp.where(True if row.y_mask is None else row.y_mask, law.energy((h, y)), alone)
 
 
 def _cells_of(row: Row) -> Row:

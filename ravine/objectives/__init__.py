@@ -3,6 +3,7 @@
 from ravine.objectives.bounds import ELBO, IWAE, AnalyticELBO, DReG, StickingTheLanding, warming
 from ravine.objectives.centring import Centring
 from ravine.objectives.contrast import Contrast, ExactLikelihood, PseudoLikelihood, pseudo_log_likelihood
+from ravine.objectives.coupled import AbstractTelling, BackPropagated, Coupled, LocalTelling
 from ravine.objectives.cross_entropy import CrossEntropy
 from ravine.objectives.energy_losses import (
     Discriminative,
@@ -19,6 +20,7 @@ from ravine.objectives.energy_losses import (
     SquareSquareLoss,
 )
 from ravine.objectives.exact import MaximumLikelihood
+from ravine.objectives.helmholtz import Equilibrium, ReweightedWakeSleep, WakeSleep
 from ravine.objectives.information import InformationBound
 from ravine.objectives.labelled import SemiSupervised
 from ravine.objectives.noise_contrastive import FromLaw, NoiseContrastive, StartOfPath
@@ -27,15 +29,19 @@ from ravine.objectives.score_matching import DenoisingScoreMatching, ScoreMatchi
 from ravine.objectives.up_down import UpDown
 
 __all__ = [
+    "AbstractTelling",
     "AnalyticELBO",
+    "BackPropagated",
     "Centring",
     "Contrast",
+    "Coupled",
     "CrossEntropy",
     "DReG",
     "DenoisingScoreMatching",
     "Discriminative",
     "ELBO",
     "EnergyLoss",
+    "Equilibrium",
     "ExactLikelihood",
     "FromLaw",
     "HingeLoss",
@@ -43,6 +49,7 @@ __all__ = [
     "InformationBound",
     "JointContrast",
     "LVQ2Loss",
+    "LocalTelling",
     "LogLoss",
     "MCELoss",
     "MEELoss",
@@ -52,6 +59,7 @@ __all__ = [
     "PerceptronLoss",
     "PseudoLikelihood",
     "Relaxed",
+    "ReweightedWakeSleep",
     "ScoreMatching",
     "SemiSupervised",
     "SlicedScoreMatching",
@@ -60,6 +68,7 @@ __all__ = [
     "StartOfPath",
     "StickingTheLanding",
     "UpDown",
+    "WakeSleep",
     "pseudo_log_likelihood",
     "warming",
 ]

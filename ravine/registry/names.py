@@ -22,6 +22,7 @@ PARTS: tuple[tuple[str, str | None], ...] = (
     ("ravine.evidence", None),
     ("ravine.gradients", None),
     ("ravine.models.boltzmann", "AbstractFill"),
+    ("ravine.models.coupled", "AbstractOnTop"),
     ("ravine.models.families", "AbstractFamily"),
     ("ravine.models.families", "AbstractStart"),
     ("ravine.models.labelled_energy", "AbstractLabelContrast"),

@@ -1,6 +1,7 @@
 """Rules turn (model, state, batch, key) into the next model; schedules are numbers that change with the step."""
 
 from ravine._tree import Cosine, Decay, Linear, Power, Staircase
+from ravine.rules.chains import ContrastiveTop, HeldLabels
 from ravine.rules.combine import Every, InTurn, Redrawn, Repeat
 from ravine.rules.contrast import (
     AbstractNegatives,
@@ -36,6 +37,7 @@ __all__ = [
     "Centred",
     "Contrastive",
     "ContrastiveDivergence",
+    "ContrastiveTop",
     "Cosine",
     "Decay",
     "Descend",
@@ -44,6 +46,7 @@ __all__ = [
     "FastWeights",
     "Greedy",
     "Guarded",
+    "HeldLabels",
     "InTurn",
     "Linear",
     "NormClip",
