@@ -19,13 +19,13 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, colu
 
 from ravine._check import require, translated
 from ravine._jax import key_words, precision
-from ravine._record import record, texts
-from ravine.checkpoint import load_run, save_run
+from ravine._record import texts
+from ravine.checkpoint import load_run
 from ravine.core import Row
 from ravine.data import ArraySource
 from ravine.data.sentences import Sentences, words_of
 from ravine.fitting import Plan, blank, fit, plan, split
-from ravine.learner import Learner
+from ravine.learner import Learner, Saving
 from ravine.models.latent_tree import LatentTree
 from ravine.train import Subset
 from ravine.verbs import blockwise
@@ -34,7 +34,7 @@ Pairs = Any  # a word, or a pair of such
 HELD_OUT_AT_MOST = 1_000  # sentences: they are all read at once
 
 
-class SentenceClassifier(ClassifierMixin, Learner):
+class SentenceClassifier(Saving, ClassifierMixin, Learner):
     """A recipe for labelled sentences, at most 1000 of which are held out.
 
     A recipe defines ``build(schema, *, key) -> model`` and ``stages(rows) -> list[Stage]``; every verb follows.
@@ -153,12 +153,6 @@ class SentenceClassifier(ClassifierMixin, Learner):
         return log_p, places
 
     # --- files
-
-    def save(self, folder: str | Path, figures: dict[str, Any] | None = None) -> Path:
-        """Write the fitted model to a folder, arrays as safetensors and all else as JSON; `ravine.load` reads it."""
-        check_is_fitted(self)
-        save_run(folder, self.model_, record(self, figures or {}))
-        return Path(folder)
 
     @classmethod
     def _restore(cls, kept: dict[str, Any], fields: dict[str, Any], folder: Path) -> Self:

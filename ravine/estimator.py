@@ -15,14 +15,14 @@ from jaxtyping import PRNGKeyArray, PyTree
 from sklearn.base import clone
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from ravine._check import require, whole
 from ravine._containers import check_names, image_axes
 from ravine._jax import key_words, precision
-from ravine._record import record, remembered, schema_of, table_of, texts, wants_table
+from ravine._record import remembered, schema_of, table_of, texts, wants_table
 from ravine.answers import Answers
-from ravine.checkpoint import load_run, save_run
+from ravine.checkpoint import load_run
 from ravine.core import AbstractEvidence
 from ravine.data import ArraySource, MappedSource, Schema
 from ravine.data.frames import taken
@@ -30,7 +30,7 @@ from ravine.data.plan import Kind
 from ravine.data.table import schema_from_json
 from ravine.evidence import Exact
 from ravine.fitting import Plan, blank, fit, one_pass, plan, reached, split, started
-from ravine.learner import Learner
+from ravine.learner import Learner, Saving
 from ravine.rules import EM
 from ravine.train import Subset, train_together
 
@@ -42,7 +42,7 @@ def _continues(recipe: LatentVariableModel) -> bool:
     return not isinstance(rule, EM) or rule.rate is not None
 
 
-class LatentVariableModel(Answers, Learner):
+class LatentVariableModel(Saving, Answers, Learner):
     """A recipe: hyper-parameters that say which parts.
 
     A recipe defines ``build(schema, *, key) -> model`` and ``stages(rows) -> list[Stage]``; every verb follows.
@@ -192,12 +192,6 @@ class LatentVariableModel(Answers, Learner):
         return self
 
     # --- files
-
-    def save(self, folder: str | Path, figures: dict[str, Any] | None = None) -> Path:
-        """Write the fitted model to a folder, arrays as safetensors and all else as JSON; `ravine.load` reads it."""
-        check_is_fitted(self)
-        save_run(folder, self.model_, record(self, figures or {}))
-        return Path(folder)
 
     @classmethod
     def _restore(cls, kept: dict[str, Any], fields: dict[str, Any], folder: Path) -> Self:

@@ -5,18 +5,34 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, no_type_check
 
 from jaxtyping import PyTree
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from ravine._check import require
 from ravine._fields import check_fields
 from ravine._jax import Precision, precision
+from ravine._record import record
+from ravine.checkpoint import save_run
 from ravine.fitting import emptied, filled
 from ravine.train import Stage
 from ravine.trial import Trial
+
+
+class Saving:
+    """Files of an estimator that `ravine.load` reads."""
+
+    model_: PyTree
+
+    def save(self, folder: str | Path, figures: dict[str, Any] | None = None) -> Path:
+        """Write the fitted model to a folder, arrays as safetensors and all else as JSON; `ravine.load` reads it."""
+        check_is_fitted(self)
+        save_run(folder, self.model_, record(self, figures or {}))
+        return Path(folder)
 
 
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)

@@ -22,19 +22,19 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, colu
 from ravine._check import Complaint, require
 from ravine._containers import check_names, flattened, image_axes
 from ravine._jax import key_words, precision
-from ravine._record import record, remembered, schema_of, texts
-from ravine.checkpoint import load_run, save_run
+from ravine._record import remembered, schema_of, texts
+from ravine.checkpoint import load_run
 from ravine.core import Row
 from ravine.data import ArraySource, Schema
 from ravine.data import rows as rows_of
 from ravine.fitting import Plan, blank, fit, plan, split
 from ravine.labels import Classed, Telling, numbered, parted
-from ravine.learner import Learner
+from ravine.learner import Learner, Saving
 from ravine.train import Subset
 from ravine.verbs import blockwise
 
 
-class ClassifierOfRows(Classed, ClassifierMixin, Learner):
+class ClassifierOfRows(Saving, Classed, ClassifierMixin, Learner):
     """A recipe that learns from rows and their labels, and tells the labels of others.
 
     Parameters
@@ -53,12 +53,6 @@ class ClassifierOfRows(Classed, ClassifierMixin, Learner):
     label: str | None = None
 
     kinds: ClassVar[tuple[str, ...]] = ("binary", "levels", "real")
-
-    def save(self, folder: str | Path, figures: dict[str, Any] | None = None) -> Path:
-        """Write the fitted model to a folder, arrays as safetensors and all else as JSON; `ravine.load` reads it."""
-        check_is_fitted(self)
-        save_run(folder, self.model_, record(self, figures or {}))
-        return Path(folder)
 
     @classmethod
     def _restore(cls, kept: dict[str, Any], fields: dict[str, Any], folder: Path) -> Self:
@@ -137,9 +131,11 @@ class NetworkClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Class
 
     def _seen(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """The rows that count, the numbers of their classes, and their weights; from them, what the columns hold."""
-        values, labels = self._cells(X, reset=True), column_or_1d(y)
+        values, labels = self._cells(X, reset=True), column_or_1d(y, warn=True)
         do = "give one for each row; None where there is none"
         require(len(labels) == len(values), "y", f"{len(values)} labels", f"{len(labels)}", do)
+        infinite = labels.dtype.kind == "f" and bool(np.isinf(labels).any())
+        require(not infinite, "y", "labels", "infinity", "give one for each row")
         known = ~np.asarray(pd.isna(labels))
         if known.all():
             check_classification_targets(labels)
@@ -175,8 +171,9 @@ class NetworkClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Class
             return blockwise(question, self._row(values), self.model_).astype(values.dtype)
 
     def _remember(self, model: PyTree) -> None:
-        one = Row(jax.ShapeDtypeStruct(self.schema_.shape, np.dtype(self.precision)))
-        self.model_, self._n_features_out = model, eqx.filter_eval_shape(_features_of_one, model, one).size
+        one = jax.ShapeDtypeStruct(self.schema_.shape, np.dtype(self.precision))
+        self.model_ = model
+        self._n_features_out = eqx.filter_eval_shape(lambda m, x: _features_of_one(m, Row(x)), model, one).size
 
     def _blank(self) -> PyTree:
         return blank(self, self.schema_, jr.key(self.seed_))

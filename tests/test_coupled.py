@@ -232,6 +232,6 @@ def test_few_labels_and_many_rows():
     X, y, _ = prototypes(1, 600)
     some = np.where(np.arange(600) < 60, y, -1)
     model = CoupledClassifier(
-        layers=(32,), top=AssociativeMemory(16), negatives=HeldLabels(2, 20), rate=3e-3, steps=600, random_state=0
+        layers=(32,), top=AssociativeMemory(16), negatives=HeldLabels(2, 20), rate=3e-3, steps=2_000, random_state=0
     )
-    assert np.mean(model.fit(X, some).predict(X) == y) > 0.9
+    assert np.mean(model.fit(X, some).predict(X[60:]) == y[60:]) > 0.95

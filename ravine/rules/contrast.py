@@ -219,7 +219,7 @@ class Against(eqx.Module):
     objective: ContrastObjective
     negatives: PyTree[Array]
 
-    def __call__(self, model: AbstractEnergy, batch: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Metrics]:
+    def __call__(self, model: PyTree, batch: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Metrics]:
         return self.objective(model, batch, self.negatives, key=key)
 
 
