@@ -28,7 +28,8 @@ from ravine.train import Stage
 from ravine.trial import Trial
 
 FLACH = "Flach, Shekhovtsov & Fikar 2017 report no such number that we know of"
-LONG = {"layers": (500,), "steps": 12_000, "rate": Linear(3e-3, 0.0, 12_000.0), "binarise": "threshold", "threshold": 0.5}
+AS_BITS = {"binarise": "threshold", "threshold": 0.5}
+LONG = {"layers": (500,), "steps": 12_000, "rate": Linear(3e-3, 0.0, 12_000.0)} | AS_BITS
 MEASURED = {"labels": 10_000, "beside": ((Layered(1, AIS(20_000)), 10_000),), "dreams": 100}
 BACK = {"telling": BackPropagated(200.0), "negatives": HeldLabels(3, 100)}
 TRIALS = {
