@@ -104,6 +104,19 @@ def test_what_is_on_top_is_normalised_and_draws_its_law(name):
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("known", [True, False], ids=["label", "no label"])
+@pytest.mark.parametrize("name", ["per class", "independent"])
+def test_what_is_held_is_summed_around(name, known):
+    """log of the sum of exp(-energy) over the second bit, and the label where it is not held."""
+    top = net(TOPS[name]).top
+    row = Row((jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])), mask=(jnp.array([True, False]), jnp.array(known)))
+    labels = jnp.eye(2)[1:] if known else jnp.eye(2)
+    left = [-top.energy((jnp.array([1.0, bit]), y)) for bit in (0.0, 1.0) for y in labels]
+    assert np.isclose(top.log_start(row), jax.nn.logsumexp(jnp.stack(left)), atol=1e-12)
+    assert float(top.log_start()) == 0
+
+
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["memory", "per class"])
 def test_labels_are_told_by_bayes(name):
     top = net(TOPS[name]).top

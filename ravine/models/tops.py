@@ -84,7 +84,12 @@ class AbstractNormalisedTop(AbstractEnergy):
         return self.bits_given(y).sample(key=second), y
 
     def log_start(self, row: Row | None = None) -> Scalar:
-        return jnp.zeros(())
+        if row is None:
+            return jnp.zeros(())
+        (h, y), (seen, known) = row.x, row.mask
+        every = jnp.eye(y.shape[0], dtype=y.dtype)
+        each = jax.vmap(lambda label: self.labels().log_prob(label) + self.bits_given(label).log_prob(h, seen))(every)
+        return jax.nn.logsumexp(jnp.where(~known | jnp.all(every == y[None], axis=1), each, -jnp.inf))
 
     def bits(self) -> float:
         """log2 of the number of states that `log_partition` lists: it lists none."""
