@@ -119,13 +119,25 @@ def accuracy(result: dict[str, Any]) -> list[list[str]]:
 
 
 def dreams(result: dict[str, Any]) -> list[list[str]]:
-    """The share of rows made of a label that another classifier tells as that label."""
+    """How rows made of a label are told by another classifier, what they teach, and how far they are apart."""
     found = result.get("dreams")
     if not found:
         return []
     judge = f"the nearest training rows, which are right in {100 * found['judge']:.1f} % of test rows"
-    told = f"{100 * found['measured']:.1f} % told as their label by {judge}"
-    return [[f"{found['of each label']} rows made of each label", told]]
+    told = [f"{100 * found['measured']:.1f} % told as their label by {judge}"]
+    if "student" in found:
+        theirs, real = (100 * found["student"][which] for which in ("measured", "of real rows"))
+        told += [f"a support vector machine that knows them alone is right in {theirs:.1f} % of test rows"]
+        told += [f"one that knows as many real rows in {real:.1f} %"]
+        told += [f"two of a label are {found['spread']['measured']:.2f} times as far apart as real ones"]
+    return [[f"{found['of each label']} rows made of each label", "; ".join(told)]]
+
+
+def annealed(result: dict[str, Any]) -> list[list[str]]:
+    """How far the weights of the chains that found log Z are apart."""
+    found = result.get("log_partition", [])
+    deviations = ", ".join(f"{one['deviation']:.2f}" for one in found)
+    return [[f"log Z, {found[0]['method']}", f"deviation of its log weights: {deviations}"]] if found else []
 
 
 def measurement(result: dict[str, Any]) -> str:
@@ -136,6 +148,7 @@ def measurement(result: dict[str, Any]) -> str:
         ["data", f"{result['data']}: {result['treated']}"],
         ["measured", nats(result["measured"])],
         *dreams(result),
+        *annealed(result),
         *([f"beside, {one['rows']} rows", nats(one)] for one in result.get("beside", [])),
         ["time", f"{duration(result['seconds'])} on {result['device']}"],
     ]

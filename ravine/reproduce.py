@@ -11,11 +11,10 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
-from sklearn.neighbors import KNeighborsClassifier
 
 from ravine._check import complaint
 from ravine._spell import spell
@@ -23,6 +22,8 @@ from ravine.checkpoint import write_json
 from ravine.data import Dataset, load_dataset
 from ravine.estimator import LatentVariableModel
 from ravine.evaluation import Evaluation
+from ravine.evidence import AIS
+from ravine.likeness import Real, likeness
 from ravine.registry import STUDIES, made, reading, recipe, study
 from ravine.trial import Trial
 
@@ -50,7 +51,8 @@ def reproduce(name: str, scale: str, out: Path | None, seed: int, seeds: int, re
         _result(name, scale, trial, runs)
         | _beside(trial, dataset, runs[0][0])
         | _classes(trial, dataset, [model for model, _ in runs])
-        | _dreams(trial, dataset, runs[0][0])
+        | _dreams(trial, dataset, [model for model, _ in runs])
+        | _annealed(trial, [model for model, _ in runs])
     )
     print(_comparison(result))
     if out is not None:
@@ -157,17 +159,27 @@ def _beside(trial: Trial, dataset: Dataset, model: LatentVariableModel) -> dict[
     return {"beside": found} if found else {}
 
 
-def _dreams(trial: Trial, dataset: Dataset, model: Any) -> dict[str, Any]:
-    """How the nearest training rows, which know nothing of the first model, tell what it makes of each label."""
+def _dreams(trial: Trial, dataset: Dataset, models: Sequence[Any]) -> dict[str, Any]:
+    """How what the models make of each label is told, and what it teaches."""
     if not trial.dreams:
         return {}
-    known, truth = _labels(dataset)
-    judge = KNeighborsClassifier(3).fit(dataset.train, known)
-    made = [float(np.mean(judge.predict(model.dream(label, trial.dreams)) == label)) for label in model.classes_]
-    right = float(np.mean(judge.predict(dataset.test[::10]) == truth[::10]))
-    told = {"measured": float(np.mean(made)), "each label": made, "of each label": trial.dreams, "judge": right}
-    print(f"dreams: {100 * told['measured']:.1f} % told as their label; the judge is right in {100 * right:.1f} %")
+    (train, test), (known, truth) = (dataset.train, cast(np.ndarray, dataset.test)), _labels(dataset)
+    told = likeness(models, Real(train, known, test, truth), trial.dreams)
+    right = (100 * told[which] for which in ("measured", "judge"))
+    print("dreams: {:.1f} % told as their label; the judge is right in {:.1f} %".format(*right))
     return {"dreams": told}
+
+
+def _annealed(trial: Trial, models: Sequence[Any]) -> dict[str, Any]:
+    """log Z of the models and how far the weights of its chains are apart, where a trial anneals it."""
+    ways = [trial.fields.get("evidence"), *(way for way, _ in trial.beside)]
+    annealing = [way.partition for way in ways if isinstance(getattr(way, "partition", None), AIS)]
+    longest = max(annealing, key=lambda way: way.steps, default=None)
+    if longest is None:
+        return {}
+    found = [model.log_partition(longest) for model in models]
+    print(f"log Z of seed 0: {found[0]}; its log weights deviate by {found[0].deviation:.2f}")
+    return {"log_partition": [one._asdict() for one in found]}
 
 
 def clone_with(model: LatentVariableModel, evidence: Any) -> LatentVariableModel:

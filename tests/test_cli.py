@@ -16,11 +16,12 @@ import pytest
 from bad_files import bad_files
 from damaged_files import damaged_copies
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import SVC
 
 import ravine as rv
 from ravine.cli import main
 from ravine.data import load_dataset, read_table, write_table
-from ravine.evidence import Layered
+from ravine.evidence import AIS, Layered
 from ravine.gradients import Enumerate, StraightThrough
 from ravine.recipes.factor_analysis import TRUE_MODEL
 from ravine.recipes.vae import VAE
@@ -371,16 +372,20 @@ def test_reproduce_has_what_it_makes_of_a_label_told_and_evaluates_in_other_ways
         "binarise": "threshold",
         "threshold": 0.0,
     }
-    trial = Trial("moons", fields, None, labels=500, beside=((Layered(1), 20),), dreams=3)
+    trial = Trial("moons", fields, None, labels=500, beside=((Layered(1, AIS(50, 20)), 20),), dreams=3)
     monkeypatch.setattr(rv.DeepBeliefClassifier, "trials", {"small": trial})
     status, out, err = shell("reproduce", "deep-belief-classifier", "--out", tmp_path)
     assert (status, err) == (0, "") and "beside: " in out and "dreams: " in out
     result = json.loads((tmp_path / "result.json").read_text())
-    assert [one["rows"] for one in result["beside"]] == [20] and result["beside"][0]["direction"] == "lower"
+    assert [one["rows"] for one in result["beside"]] == [20] and result["beside"][0]["direction"] == "estimate"
     told, model, data = result["dreams"], rv.load(tmp_path), load_dataset("moons")
     assert len(told["each label"]) == 2 and told["of each label"] == 3 and 0.9 < told["judge"] <= 1
     near = KNeighborsClassifier(3).fit(data.train, data.labels[0])
     assert told["each label"][1] == np.mean(near.predict(model.dream(1, 3)) == 1)
+    made, known = np.concatenate([model.dream(c, 3) for c in (0, 1)]), np.repeat([0, 1], 3)
+    assert told["student"]["measured"] == SVC(C=5).fit(made, known).score(data.test, data.labels[1])
+    (machine,), found = result["log_partition"], model.log_partition(AIS(50, 20))
+    assert machine["value"] == pytest.approx(found.value) and machine["deviation"] == pytest.approx(found.deviation)
 
 
 def test_reproduce_runs_a_study(shell, tmp_path, monkeypatch):

@@ -232,6 +232,7 @@ def test_partition_functions_say_what_they_are():
     found = AIS(50, 40)(model, key=key)
     assert (found.direction, found.method, found.bracket) == ("lower", "ais-50x40", False)
     assert abs(found.value - exact.value) < 4 * found.standard_error and "[" not in str(found)
+    assert exact.deviation == 0 and found.deviation == pytest.approx(found.standard_error * 40**0.5, rel=0.3)
     both = AIS(50, 40, back=True)(model, key=key)
     assert both[:4] == found[:4] and both.low and both.high and both.low < exact.value < both.high
     assert not both.bracket and "no bracket" in str(both)

@@ -23,6 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.utils.estimator_checks import check_estimator
 
+import ravine as rv
 from ravine._check import Complaint
 from ravine._tree import Fixed
 from ravine.class_models import calibrated, side_by_side
@@ -232,6 +233,12 @@ def two_groups() -> tuple[np.ndarray, np.ndarray]:
     y = np.array(["no", "yes"])[stream.integers(0, 2, size=60)]
     X = (y == "yes")[:, None] ^ (stream.uniform(size=(60, 5)) < 0.1)
     return X.astype(float), y
+
+
+def test_weights_begin_as_wide_as_said():
+    X = np.random.default_rng(0).integers(0, 2, size=(20, 40))
+    model = rv.RBM(hidden=50, spread=0.2, rate=0.0, steps=1, random_state=0, progress=False).fit(X)
+    assert np.std(model.receptive_fields()) == pytest.approx(0.2, rel=0.05)
 
 
 def test_a_fitted_model_answers_and_comes_back():

@@ -29,6 +29,7 @@ class PartitionFunction(NamedTuple):
     low, high : ends of an interval of log Z from both directions, three standard errors wide on each side, or None.
     bracket : whether the chains back began at exact draws, so that ``high`` is an upper bound; else it is an estimate
         of one, too low by what the draws have not reached.
+    deviation : standard deviation of the log weights of the chains; from about 2 on log Z errs low by nats.
     """
 
     value: float
@@ -38,6 +39,7 @@ class PartitionFunction(NamedTuple):
     low: float | None = None
     high: float | None = None
     bracket: bool = False
+    deviation: float = 0.0
 
     def __str__(self) -> str:
         text = f"log Z {self.value:.4f} +- {self.standard_error:.4f} nats ({self.direction}, {self.method})"
@@ -107,7 +109,8 @@ class AIS(AbstractPartition):
     def __call__(self, model: AbstractEnergy, *, key: PRNGKeyArray) -> PartitionFunction:
         there, again = jr.split(key)
         log_w, betas, value, error = _forwards(model, self.steps, self.chains, there)
-        found = PartitionFunction(float(value), float(error), "lower", f"ais-{self.steps}x{self.chains}")
+        method, deviation = f"ais-{self.steps}x{self.chains}", float(np.std(log_w, ddof=1))
+        found = PartitionFunction(float(value), float(error), "lower", method, deviation=deviation)
         return found if not self.back else _with_ends(found, log_w, _back(model, betas, self.chains, again), False)
 
 
@@ -121,7 +124,8 @@ def bracketed(
     """
     there, again = jr.split(key)
     log_w, betas, value, error = _forwards(model, steps, chains, there)
-    found = PartitionFunction(float(value), float(error), "lower", f"bdmc-{steps}x{chains}")
+    method, deviation = f"bdmc-{steps}x{chains}", float(np.std(log_w, ddof=1))
+    found = PartitionFunction(float(value), float(error), "lower", method, deviation=deviation)
     return _with_ends(found, log_w, _from(model, betas, exact, again), True)
 
 

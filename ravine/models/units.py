@@ -22,6 +22,7 @@ from jax.scipy.special import gammaln, log_ndtr
 from jaxtyping import Array, Float, Int, PyTree
 
 from ravine._check import complaint
+from ravine._special import softplus
 from ravine.core import AbstractDistribution, Scalar
 from ravine.dist import Bernoulli, Codes, Gaussian, OneHot, TruncatedGaussian
 from ravine.models.signs import Signs
@@ -135,7 +136,7 @@ class BinaryUnits(AbstractCountable):
         return -wide(self.bias, self.shape) * x
 
     def cumulant(self, field: Field) -> Cells:
-        return jax.nn.softplus(self._logits(field))
+        return softplus(self._logits(field))
 
     def __call__(self, field: Field) -> Bernoulli:
         return Bernoulli(self._logits(field))

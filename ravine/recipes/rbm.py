@@ -53,6 +53,7 @@ class RBM(EnergyModel):
     follow : weight of a batch in the means that gradients are centred at; 0 does not centre them.
     batch_size, steps : rows per step, and the number of steps.
     sweeps : Gibbs sweeps that make a draw.
+    spread : standard deviation of the weights before the first step.
 
     Examples
     --------
@@ -74,6 +75,7 @@ class RBM(EnergyModel):
     batch_size: int = 100
     steps: int = 20_000
     sweeps: int = 1000
+    spread: float = 0.01
     evidence: AbstractEvidence = Normalised()
     validation: float = 0.0
 
@@ -84,7 +86,7 @@ class RBM(EnergyModel):
         """Visible units at the rates of the data, weights near zero."""
         visible = schema.units(self.visible)
         hidden = self.units.sized((self.hidden,))
-        weight = 0.01 * jr.normal(key, (visible.size, hidden.size))
+        weight = self.spread * jr.normal(key, (visible.size, hidden.size))
         return Harmonium(visible, hidden, Dense(weight), Fixed(visible), sweeps=self.sweeps)
 
     def stages(self, rows: int) -> list[Stage]:

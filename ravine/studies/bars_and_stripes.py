@@ -28,7 +28,7 @@ LEARNERS: Mapping[str, AbstractNegatives] = {
     "fast weights": FastWeights(1, 100),
     "tempered": Tempered(20, 5),
 }
-BATCH, RATE, COPIES = 32, 0.05, 40
+BATCH, RATE, SPREAD, COPIES = 32, 0.05, 0.1, 40
 
 
 def found(
@@ -47,7 +47,8 @@ def found(
     made = {}
     for name in learners:
         model = RBM(hidden=hidden, negatives=LEARNERS[name], rate=rate, follow=0.0, batch_size=BATCH, steps=steps)
-        fits = model.set_params(progress=False).fit_seeds(rows, list(seeds))
+        model.set_params(spread=SPREAD, progress=False)
+        fits = model.fit_seeds(rows, list(seeds))
         made[name] = [float(f"{fit.score(images):.6g}") for fit in fits]
     return made
 
