@@ -160,22 +160,27 @@ def measurement(result: dict[str, Any]) -> str:
 
 
 def overview(found: list[dict[str, Any]]) -> list[str]:
-    """All results of a recipe in one table, where there are several; all or none of them tell classes apart."""
+    """All results of a recipe in one table, where there are several; all or none of them tell classes, or dream."""
     cells = []
     for result in found:
         value, seeds = result["reported"]["log_likelihood"], len(result["measured"]["seeds"])
         theirs = "" if value is None else f"{value:.2f}"
-        classes = [text for _, text in accuracy(result)]
-        cells.append([f"`{result['scale']}`", result["data"], theirs, nats(result["measured"]), str(seeds), *classes])
-    heads = [
-        "scale",
-        "data",
-        "reported",
-        "measured",
-        "seeds",
-        *(["right classes"] if any(map(accuracy, found)) else []),
-    ]
+        classes, made = [text for _, text in accuracy(result)], list(likeness(result).values())
+        line = [f"`{result['scale']}`", result["data"], theirs, nats(result["measured"]), str(seeds)]
+        cells.append([*line, *classes, *made])
+    told = ["right classes"] if any(map(accuracy, found)) else []
+    heads = ["scale", "data", "reported", "measured", "seeds", *told, *likeness(found[0] if found else {})]
     return [table(cells, heads)] if len(found) > 1 else []
+
+
+def likeness(result: dict[str, Any]) -> dict[str, str]:
+    """What rows made of a label are like, by the head of a column."""
+    made = result.get("dreams", {})
+    if "student" not in made:
+        return {}
+    told, taught = (f"{100 * one['measured']:.1f} %" for one in (made, made["student"]))
+    spread = f"{made['spread']['measured']:.2f}"
+    return {"made, told as their label": told, "taught by these alone": taught, "as far apart as real ones": spread}
 
 
 def page(recipe: Recipe, measured: list[dict[str, Any]]) -> str:

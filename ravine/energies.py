@@ -15,6 +15,8 @@ from ravine._check import require, shown, whole
 from ravine._jax import highest_matmul, precision
 from ravine._tree import row_keys
 from ravine.core import AbstractEnergy, Row, walk
+from ravine.diagnose import Approximations, ConsistencyGap, approximations, consistency_gap
+from ravine.diagnose.diagnosis import presented
 from ravine.estimator import LatentVariableModel
 from ravine.evidence import AbstractPartition, PartitionFunction, held_cells
 from ravine.evidence.normalised import usual_partition
@@ -100,6 +102,48 @@ def _unrolled(block: Row, model: AbstractEnergy, draw: Any, marks: tuple[int, ..
 
 def _energies(block: Row, model: AbstractEnergy, draw: Any, key: Any) -> jax.Array:
     return jax.vmap(lambda row: model.energy(model.lifted(row).x))(drawn(block, draw, key))
+
+
+class Consistent:
+    """What an estimator answers that has a way up and a way down: whether they agree."""
+
+    model_: Any
+    schema_: Any
+    precision: Any
+    _key: Any
+    _ready: Any
+    _row: Any
+    _outward: Any
+
+    def consistency_gap(self, X: Any, draws: int = 1000) -> ConsistencyGap:
+        """How far apart the joint laws of rows and the way up, and of the way down, are: see `ravine.diagnose`."""
+        with precision(self.precision):
+            return consistency_gap(self.model_, self._presented(X), draws, key=jr.fold_in(self._key(), 14))
+
+    def approximations(self, X: Any) -> Approximations:
+        """How far the way up is from the exact posterior, where all states can be listed: see `ravine.diagnose`."""
+        with precision(self.precision), highest_matmul():
+            return approximations(self.model_, self._presented(X))
+
+    def alternate(self, X: Any, sweeps: int = 200) -> np.ndarray:
+        """Rows with missing cells filled by turns of the way up and the way down, shape (rows, columns); bits as means.
+
+        Where rows have many cells `impute` needs more draws than there is time for. This chain is exact Gibbs sampling
+        of one pair with the same weights both ways, and an approximation elsewhere.
+        """
+        values, turns = self._ready(X), whole("sweeps", sweeps)
+        with precision(self.precision):
+            row, draw, key = self._row(values), self.schema_.draw(), jr.fold_in(self._key(), 16)
+            made = self.schema_.decode(blockwise(_alternated, row, self.model_, draw, turns, key))
+        return self._outward(np.where(np.isnan(values), made.reshape(values.shape), values))
+
+    def _presented(self, X: Any) -> Row:
+        return presented(self._row(self._ready(X)), self.schema_.draw(), key=jr.fold_in(self._key(), 15))
+
+
+def _alternated(block: Row, model: Any, draw: Any, sweeps: int, key: Any) -> jax.Array:
+    rows = drawn(block, draw, key)
+    return jax.vmap(lambda row, key: model.alternated(row, sweeps, key=key))(rows, row_keys(key, held_cells(block)))
 
 
 class Dreaming:

@@ -562,10 +562,13 @@ def test_a_projected_rule_projects_what_it_has_learned():
 # The same learning in numpy, in double precision and with other random numbers, reached these means and
 # standard deviations over 16 seeds: exact mean log-likelihoods in nats.
 BARS = {
-    "small": {"CD-1": (-3.190, 0.068), "CD-10": (-2.798, 0.044)},
-    "4x4": {"CD-1": (-5.405, 0.202), "CD-10": (-3.724, 0.038)},
+    "small": {"CD-1": (-3.147, 0.051), "CD-10": (-2.756, 0.042)},
+    "4x4": {"CD-1": (-5.513, 0.280), "CD-10": (-3.738, 0.042)},
 }
-LEAST = {"small": {"CD-1": -3.26, "PCD-1": -2.85}, "4x4": {"CD-1": -6.22, "CD-10": -3.89, "PCD-1": -4.14}}  # of means
+LEAST = {  # of means
+    "small": {"CD-1": -3.26, "CD-10": -2.82, "PCD-1": -2.85},
+    "4x4": {"CD-1": -6.22, "CD-10": -3.89, "PCD-1": -4.14},
+}
 
 
 @pytest.mark.slow

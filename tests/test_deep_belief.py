@@ -44,7 +44,7 @@ def machine(seed: int, visible: int = 4, hidden: int = 3) -> Harmonium:
 def net(seed: int, sizes: tuple[int, ...] = (4, 3, 2), classes: int = 0) -> DeepBelief:
     """A net with random weights, other ones each way."""
     stream = np.random.default_rng(seed)
-    random = lambda *shape: jnp.asarray(0.5 * stream.normal(size=shape))  # noqa: E731
+    random = lambda *shape: Dense(jnp.asarray(0.5 * stream.normal(size=shape)))  # noqa: E731
     pairs = itertools.pairwise(sizes[:-1])
     layers = tuple(TwoWay(units(a, stream), units(b, stream), random(a, b), random(a, b)) for a, b in pairs)
     top = blank_top(sizes[-2], sizes[-1], classes, 50, key=jr.key(seed))
@@ -140,10 +140,11 @@ def test_greedy_learning_moves_one_layer_both_ways_alike(i):
     batch = Row(jnp.asarray(bits(4), jnp.float32))
     state = rule.init(model, batch, key=jr.key(2))
     after, *_ = rule.step(model, state, batch, key=jr.key(3), step=jnp.array(0))
-    moved = [not jnp.array_equal(a.generative, b.generative) for a, b in zip(model.layers, after.layers, strict=True)]
+    weights = lambda net: [layer.generative.weight for layer in net.layers]  # noqa: E731
+    moved = [not jnp.array_equal(a, b) for a, b in zip(weights(model), weights(after), strict=True)]
     moved.append(not jnp.array_equal(model.top.coupling.weight, after.top.coupling.weight))
     assert moved == [j == i for j in range(3)]
-    assert all(jnp.array_equal(layer.generative, layer.recognition) for layer in after.layers)
+    assert all(jnp.array_equal(layer.generative.weight, layer.recognition.weight) for layer in after.layers)
 
 
 def test_units_begin_at_the_rates_that_the_layers_below_have():
@@ -163,8 +164,8 @@ def test_no_way_learns_from_itself(x64):
     layer = model.layers[0]
     q = layer.up(row.x)
     want = sum(float(jnp.exp(q.log_prob(h))) * wake_slope(layer, row.x, h) for h in map(jnp.asarray, bits(2)))
-    close(slopes.layers[0].generative, want)
-    close(slopes.layers[0].recognition, sleep_slope(model, q))
+    close(slopes.layers[0].generative.weight, want)
+    close(slopes.layers[0].recognition.weight, sleep_slope(model, q))
 
 
 def wake_slope(layer: TwoWay, x: jnp.ndarray, h: jnp.ndarray) -> np.ndarray:
@@ -274,7 +275,7 @@ def test_a_run_that_was_over_goes_on_with_another_stage(tmp_path):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a, c)
     moved = lambda part: not np.array_equal(part(first.model_), part(on.model_))  # noqa: E731
-    assert moved(lambda net: net.top.coupling.weight) and not moved(lambda net: net.layers[0].generative)
+    assert moved(lambda net: net.top.coupling.weight) and not moved(lambda net: net.layers[0].generative.weight)
 
 
 def test_haste_is_of_the_machine_on_top_alone():

@@ -1,5 +1,6 @@
 """What went wrong with a fit, words first: collapsed latents, gaps of q, noise, overfitting, samples, imputations."""
 
+from ravine.diagnose.consistency import Approximations, ConsistencyGap, approximations, consistency_gap
 from ravine.diagnose.diagnosis import Effort, diagnose
 from ravine.diagnose.estimators import Estimated, GradientTable
 from ravine.diagnose.gaps import Gaps, Search, inference_gaps, no_gaps
@@ -14,6 +15,8 @@ from ravine.diagnose.units import UnitUse, unit_use
 from ravine.diagnose.words import Diagnosis, Finding
 
 __all__ = [
+    "Approximations",
+    "ConsistencyGap",
     "Copies",
     "Diagnosis",
     "Effort",
@@ -31,6 +34,8 @@ __all__ = [
     "Search",
     "TwoSample",
     "UnitUse",
+    "approximations",
+    "consistency_gap",
     "copies",
     "diagnose",
     "estimator_table",

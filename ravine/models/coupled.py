@@ -6,23 +6,27 @@ Flach, Shekhovtsov & Fikar 2017, *Generative learning for deep networks*, arXiv:
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
-from ravine.models.deep_belief import AbstractTwoWay, DeepBelief, Tied, Top, TwoWay, Weights, blank_top
+from ravine._check import complaint, require
+from ravine.models.deep_belief import AbstractTwoWay, DeepBelief, Tied, Top, TwoWay, blank_top
+from ravine.models.energy import AbstractCoupling, Convolution, Dense
 from ravine.models.tops import Factorised, PerClass
 from ravine.models.unit_groups import Beside
 from ravine.models.units import AbstractUnits, BinaryUnits, SoftmaxUnits
 
+Image = tuple[int, int, int]  # channels, height, width
 Pairing = Literal["transposed", "separate"]
-PAIRINGS: dict[str, Callable[[AbstractUnits, AbstractUnits, Weights], AbstractTwoWay]] = {
+PAIRINGS: dict[str, Callable[[AbstractUnits, AbstractUnits, AbstractCoupling], AbstractTwoWay]] = {
     "transposed": Tied,
-    "separate": lambda lower, upper, weight: TwoWay(lower, upper, weight, weight),
+    "separate": lambda lower, upper, coupling: TwoWay(lower, upper, coupling, coupling),
 }
 
 
@@ -76,17 +80,73 @@ class Independent(AbstractOnTop):
         return Factorised(logits=jnp.zeros(units), label=SoftmaxUnits().sized((classes,)))
 
 
+class Maps(eqx.Module):
+    """The size of a layer of maps, each of which looks at the image below through one filter.
+
+    Parameters
+    ----------
+    count : maps.
+    side : of the filter, in pixels.
+    stride : from one window to the next.
+    """
+
+    count: int = eqx.field(static=True, default=16)
+    side: int = eqx.field(static=True, default=5)
+    stride: int = eqx.field(static=True, default=2)
+
+    def coupling(self, image: Image | None, *, key: PRNGKeyArray) -> Convolution:
+        """With the units of an image, or of maps; the filters are small.
+
+        Raises
+        ------
+        ValueError
+            When these units are no image, or one of fewer rows or columns than a filter has.
+        """
+        expected, got = f"an image of at least {self.side} rows and columns", "none" if image is None else str(image)
+        fits = image is not None and min(image[1:]) >= self.side
+        require(fits, "layers", expected, got, "give rows of shape (rows, height, width), or smaller filters")
+        channels, high, wide = cast(Image, image)
+        filters = 0.01 * jr.normal(key, (self.count, channels, self.side, self.side))
+        return Convolution(filters, (channels, high, wide), self.stride)
+
+
+def grey(shape: tuple[int, ...]) -> Image:
+    """(1, height, width) of an image without colours.
+
+    Raises
+    ------
+    ValueError
+        When it has some.
+
+    Examples
+    --------
+    >>> grey((28, 28))
+    (1, 28, 28)
+    """
+    high, wide, *channels = shape
+    require(channels in ([], [1]), "layers", "images of one channel for maps", str(shape), "give grey ones")
+    return 1, high, wide
+
+
 def coupled_net(
     lowest: AbstractUnits,
-    sizes: tuple[int, ...],
+    sizes: tuple[int | Maps, ...],
     on_top: AbstractOnTop,
     classes: int,
     sweeps: int,
     pairing: Pairing = "transposed",
+    image: tuple[int, ...] | None = None,
     *,
     key: PRNGKeyArray,
 ) -> DeepBelief:
-    """A coupled pair of so many bits above the lowest units, with small weights.
+    """A coupled pair of so many bits above the lowest units, with small weights; layers below the last may be maps.
+
+    The lowest units are those of an ``image`` of (height, width), or None.
+
+    Raises
+    ------
+    ValueError
+        When the topmost layer is one of maps, or a layer of maps has no image below.
 
     Examples
     --------
@@ -95,11 +155,30 @@ def coupled_net(
     >>> [leaf.shape for leaf in net.posterior(Row(jnp.ones(4))).mean()[0]]
     [(3,), (2,)]
     """
+    *below, last = sizes
+    if not isinstance(last, int):
+        raise complaint("layers", "a number of units in the topmost layer", repr(last), "add a layer above it")
     layers, lower, *keys = [], lowest, *jr.split(key, len(sizes) + 1)
-    for i, size in enumerate(sizes):
-        last = i == len(sizes) - 1
-        upper = on_top.upper(size, classes) if last else BinaryUnits().sized((size,))
-        weight = 0.01 * jr.normal(keys[i], (lower.size, upper.size))
-        layers.append(PAIRINGS[pairing](lower, upper, weight))
+    maps = None if image is None else grey(image)
+    for size, k in zip(below, keys, strict=False):
+        upper, coupling, maps = _layer(lower, maps, size, key=k)
+        layers.append(PAIRINGS[pairing](lower, upper, coupling))
         lower = upper
-    return DeepBelief(tuple(layers), on_top.law(sizes[-1], classes, sweeps, key=keys[-1]))
+    upper = on_top.upper(last, classes)
+    layers.append(PAIRINGS[pairing](lower, upper, _dense(lower, upper.size, key=keys[-2])))
+    return DeepBelief(tuple(layers), on_top.law(last, classes, sweeps, key=keys[-1]))
+
+
+def _layer(
+    lower: AbstractUnits, image: Image | None, size: int | Maps, *, key: PRNGKeyArray
+) -> tuple[AbstractUnits, AbstractCoupling, Image | None]:
+    """The bits above, the coupling to them, and their maps."""
+    if isinstance(size, int):
+        return BinaryUnits().sized((size,)), _dense(lower, size, key=key), None
+    coupling = size.coupling(image, key=key)
+    maps = coupling.maps()
+    return BinaryUnits().sized((math.prod(maps),)), coupling, maps
+
+
+def _dense(lower: AbstractUnits, size: int, *, key: PRNGKeyArray) -> Dense:
+    return Dense(0.01 * jr.normal(key, (lower.size, size)))

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from ravine._check import require
 from ravine._tree import Fixed
 from ravine.core import AbstractDistribution, Row, Scalar
-from ravine.models.energy import Dense, Harmonium
+from ravine.models.energy import AbstractCoupling, Dense, Harmonium
 from ravine.models.feed_forward import FeedForward
 from ravine.models.labelled_energy import LabelledHarmonium
 from ravine.models.tops import AbstractNormalisedTop
@@ -28,7 +28,6 @@ from ravine.models.units import AbstractUnits, BinaryUnits, SoftmaxUnits
 from ravine.posteriors import Chain
 
 Latents = tuple[PyTree[Array], ...]
-Weights = Float[Array, "lower upper"]
 Top = Harmonium | LabelledHarmonium | AbstractNormalisedTop
 AT_ONCE = 10_000  # rows whose activities say at which rates the units of a layer begin
 
@@ -40,21 +39,21 @@ class AbstractTwoWay(eqx.Module):
     upper: eqx.AbstractVar[AbstractUnits]
 
     @abc.abstractmethod
-    def ways(self) -> tuple[Weights, Weights]:
-        """The weights of the way up and those of the way down, both of shape (lower statistics, upper statistics)."""
+    def ways(self) -> tuple[AbstractCoupling, AbstractCoupling]:
+        """The couplings of the way up and of the way down; the lower statistics are their visible ones."""
 
     def up(self, x: Array) -> AbstractDistribution:
         """q(upper | lower)."""
-        return self.upper(self.lower.statistic(x) @ self.ways()[0])
+        return self.upper(self.ways()[0].up(self.lower.statistic(x)))
 
     def down(self, h: PyTree[Array]) -> AbstractDistribution:
         """p(lower | upper)."""
-        return self.lower(self.ways()[1] @ self.upper.statistic(h))
+        return self.lower(self.ways()[1].down(self.upper.statistic(h)))
 
     def tied(self) -> Harmonium:
         """The two layers as a machine of their own, with the generative weights both ways."""
         base = dataclasses.replace(self.lower, bias=jnp.zeros_like(cast(Any, self.lower).bias))
-        return Harmonium(self.lower, self.upper, Dense(self.ways()[1]), Fixed(base))
+        return Harmonium(self.lower, self.upper, self.ways()[1], Fixed(base))
 
     @abc.abstractmethod
     def learned(self, machine: Harmonium) -> AbstractTwoWay:
@@ -67,20 +66,19 @@ class TwoWay(AbstractTwoWay):
     Parameters
     ----------
     lower, upper : units, with the biases that the way down and the way up use.
-    recognition, generative : weights of the way up and of the way down, shape (lower statistics, upper units).
+    recognition, generative : couplings of the way up and of the way down.
     """
 
     lower: AbstractUnits
     upper: AbstractUnits
-    recognition: Weights
-    generative: Weights
+    recognition: AbstractCoupling
+    generative: AbstractCoupling
 
-    def ways(self) -> tuple[Weights, Weights]:
+    def ways(self) -> tuple[AbstractCoupling, AbstractCoupling]:
         return self.recognition, self.generative
 
     def learned(self, machine: Harmonium) -> TwoWay:
-        weight = cast(Dense, machine.coupling).weight
-        return TwoWay(machine.visible, machine.hidden, weight, weight)
+        return TwoWay(machine.visible, machine.hidden, machine.coupling, machine.coupling)
 
 
 class Tied(AbstractTwoWay):
@@ -91,18 +89,18 @@ class Tied(AbstractTwoWay):
     Parameters
     ----------
     lower, upper : units, with the biases that the way down and the way up use.
-    weight : shape (lower statistics, upper units).
+    coupling : that of both ways.
     """
 
     lower: AbstractUnits
     upper: AbstractUnits
-    weight: Weights
+    coupling: AbstractCoupling
 
-    def ways(self) -> tuple[Weights, Weights]:
-        return self.weight, self.weight
+    def ways(self) -> tuple[AbstractCoupling, AbstractCoupling]:
+        return self.coupling, self.coupling
 
     def learned(self, machine: Harmonium) -> Tied:
-        return Tied(machine.visible, machine.hidden, cast(Dense, machine.coupling).weight)
+        return Tied(machine.visible, machine.hidden, machine.coupling)
 
 
 class DeepBelief(eqx.Module):
@@ -165,6 +163,23 @@ class DeepBelief(eqx.Module):
             drawn.append(layer.down(drawn[-1]).sample(key=k))
         return tuple(reversed(drawn[:-1])), drawn[-1]
 
+    def alternated(self, row: Row, sweeps: int, *, key: PRNGKeyArray) -> Array:
+        """The missing cells of a row by turns of the way up and the way down, the observed ones held.
+
+        The mean of p(x | h_1) over the second half of ``sweeps``. Of a single pair with the same weights both ways this
+        is Gibbs sampling; what is on top takes no part in it.
+        """
+
+        def turn(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            (x, sums), (climb, fall) = carry, jr.split(jr.fold_in(key, i))
+            z, _ = self.posterior(Row(x)).sample(key=climb)
+            latents, drawn = self.descended(z[-1], key=fall)
+            return row.clamp(drawn), sums + (i >= sweeps // 2) * self.likelihood(latents).mean()
+
+        first = self.entered(row)
+        _, sums = jax.lax.fori_loop(0, sweeps, turn, (first, jnp.zeros_like(first)))
+        return row.clamp(sums / (sweeps - sweeps // 2))
+
     def sample(self, context: PyTree = None, *, key: PRNGKeyArray) -> tuple[Latents, Array]:
         """A draw of the machine on top by its chain, and one way down."""
         chain, below = jr.split(key)
@@ -192,7 +207,7 @@ class DeepBelief(eqx.Module):
         pair = cast(LabelledHarmonium, self.top).pair
         groups, weight = cast(Beside, pair.visible).groups, cast(Dense, pair.coupling).weight
         bits, label, above = groups[0].size, cast(SoftmaxUnits, groups[1]), cast(BinaryUnits, pair.hidden)
-        ups = tuple((layer.ways()[0], cast(Any, layer.upper).bias) for layer in self.layers)
+        ups = tuple((cast(Dense, layer.ways()[0]).weight, cast(Any, layer.upper).bias) for layer in self.layers)
         ends = ((weight[:bits], cast(Array, above.bias)), (weight[bits:].T, cast(Array, label.bias)))
         weights, biases = zip(*ups, *ends, strict=True)
         return FeedForward(weights, biases)
@@ -278,7 +293,7 @@ def unfolded(machine: Harmonium) -> DeepBelief:
     True
     """
     weight, hidden = cast(Dense, machine.coupling).weight, cast(BinaryUnits, machine.hidden)
-    layer = TwoWay(machine.visible, hidden, weight, weight)
+    layer = TwoWay(machine.visible, hidden, machine.coupling, machine.coupling)
     base = Fixed(BinaryUnits().sized(hidden.shape))
     return DeepBelief((layer,), Harmonium(hidden, machine.visible, Dense(weight.T), base, sweeps=machine.sweeps))
 
@@ -295,8 +310,8 @@ def two_ways(lowest: AbstractUnits, sizes: tuple[int, ...], *, key: PRNGKeyArray
     require(len(sizes) > 0, "layers", "two sizes at least, the last one of the machine on top", "one", do)
     layers, lower = [], lowest
     for size, k in zip(sizes, jr.split(key, len(sizes)), strict=True):
-        upper, weight = BinaryUnits().sized((size,)), 0.01 * jr.normal(k, (lower.size, size))
-        layers.append(TwoWay(lower, upper, weight, weight))
+        upper, coupling = BinaryUnits().sized((size,)), Dense(0.01 * jr.normal(k, (lower.size, size)))
+        layers.append(TwoWay(lower, upper, coupling, coupling))
         lower = upper
     return tuple(layers)
 

@@ -19,7 +19,7 @@ from jaxtyping import PRNGKeyArray
 from ravine._tree import AbstractSchedule, Linear, Part
 from ravine.core import AbstractEvidence
 from ravine.data import Schema
-from ravine.energies import Dreaming, Normalising
+from ravine.energies import Consistent, Dreaming, Normalising
 from ravine.estimator import LatentVariableModel
 from ravine.evidence import AIS, Layered
 from ravine.labelled import LabelledModel
@@ -90,7 +90,7 @@ def networked(net: DeepBelief, steps: int | None) -> DeepBelief:
     return ToNetwork()(net, None, key=jr.key(0)) if steps else net
 
 
-class DeepBeliefNet(Normalising, LatentVariableModel):
+class DeepBeliefNet(Consistent, Normalising, LatentVariableModel):
     """Layers of bits, learned one after the other, with a restricted Boltzmann machine on top.
 
     Parameters
@@ -142,7 +142,7 @@ class DeepBeliefNet(Normalising, LatentVariableModel):
         return first + up_and_down(self.steps, self.rate, self.batch_size) + last
 
 
-class DeepBeliefClassifier(Dreaming, Normalising, LabelledModel):
+class DeepBeliefClassifier(Dreaming, Consistent, Normalising, LabelledModel):
     """A deep belief net whose machine on top sees a label, too: it tells labels, and dreams of rows of a label.
 
     `predict_proba` is p(y | h) by the free energies of the machine on top, at the probabilities that the way up gives.
