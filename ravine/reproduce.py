@@ -178,7 +178,7 @@ def _annealed(trial: Trial, models: Sequence[Any]) -> dict[str, Any]:
     if longest is None:
         return {}
     found = [model.log_partition(longest) for model in models]
-    print(f"log Z of seed 0: {found[0]}; its log weights deviate by {found[0].deviation:.2f}")
+    print(f"{found[0]}; its log weights deviate by {found[0].deviation:.2f}")
     return {"log_partition": [one._asdict() for one in found]}
 
 

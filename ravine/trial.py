@@ -20,7 +20,7 @@ class Trial:
     labels : how many rows of each class have a label, for a recipe that learns from a few; None for models of rows.
     accuracy : published share of test rows that are given their right class.
     beside : other ways to evaluate the log-likelihood, and of how many test rows each.
-    dreams : how many rows of each label the recipe makes, for another classifier to tell.
+    dreams : how many rows of each label the recipe makes, for another classifier to tell, and one to learn from.
     """
 
     data: str
