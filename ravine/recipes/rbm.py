@@ -27,7 +27,7 @@ MURRAY = "Salakhutdinov & Murray 2008 evaluate such a machine, learned by CD-25;
 LONG = {"hidden": 500, "decay": 1e-5}
 BESIDE = ((Normalised(AIS(20_000)), 10_000), (RAISE(5_000, 8), 500))
 TRIALS = {
-    "small": Trial("mnist", LONG | {"steps": 20_000, "rate": Linear(0.05, 0.0, 20_000.0)}, None, MURRAY, beside=BESIDE),
+    "small": Trial("mnist", LONG | {"steps": 40_000, "rate": Linear(0.05, 0.0, 40_000.0)}, None, MURRAY, beside=BESIDE),
     "paper": Trial(
         "mnist",
         LONG | {"steps": 150_000, "rate": Linear(0.05, 0.0, 150_000.0), "negatives": Persistent(2, 200)},
