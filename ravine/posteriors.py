@@ -163,6 +163,25 @@ class Several(AbstractPosterior):
         return self.posterior.expect(inner, gradient, key=here)
 
 
+class AbstractBounded(AbstractPosterior):
+    """A posterior that was found by raising a lower bound on log p(x), and knows where it ended.
+
+    Attributes
+    ----------
+    log_bound : the bound, in nats; its gradient is that of the generator, the posterior being held.
+    """
+
+    log_bound: eqx.AbstractVar[Scalar]
+
+
+class AbstractVisited(AbstractPosterior):
+    """A posterior that is met by a chain."""
+
+    @abc.abstractmethod
+    def visited(self, k: int, *, key: PRNGKeyArray) -> tuple[Latent, Float[Array, " k"]]:
+        """``k`` states that a chain comes through in order, on a leading axis, and how likely it was to go to each."""
+
+
 class AbstractTrajectoryGradient(AbstractGradient):
     """An estimator that can treat a whole posterior as one node: it draws whole trajectories, at any depth."""
 

@@ -171,6 +171,10 @@ class AbstractRecogniser(eqx.Module):
     def __call__(self, generator: AbstractGenerator, row: Row) -> AbstractPosterior: ...
 
 
+class AbstractInference(AbstractRecogniser):
+    """A recogniser that has nothing to learn: it works the posterior of a row out of the generator."""
+
+
 class AbstractLatentModel(AbstractGenerator):
     """A generator together with a guess of what caused a row."""
 

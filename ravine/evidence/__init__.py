@@ -3,7 +3,7 @@
 from ravine.evidence.annealing import adapted_betas, backward, even_betas, forward
 from ravine.evidence.completion import drawn_completion, expected_completion, weighted_draws
 from ravine.evidence.layered import Layered
-from ravine.evidence.likelihood import Exact, ExactGenerator, ImportanceWeighted, held_cells
+from ravine.evidence.likelihood import EnumeratedLatents, Exact, ExactGenerator, ImportanceWeighted, held_cells
 from ravine.evidence.normalised import RAISE, Normalised
 from ravine.evidence.partition import AIS, AbstractPartition, Enumerated, PartitionFunction, bracketed
 from ravine.evidence.variational import Variational
@@ -13,6 +13,7 @@ __all__ = [
     "RAISE",
     "AbstractPartition",
     "Enumerated",
+    "EnumeratedLatents",
     "Exact",
     "ExactGenerator",
     "ImportanceWeighted",

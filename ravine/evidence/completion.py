@@ -10,6 +10,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ravine.core import AbstractDistribution, AbstractEnergy, AbstractTractable, Latent, Row, walk
+from ravine.posteriors import AbstractVisited
 
 
 def expected_completion(model: PyTree, row: Row, k: int, *, key: PRNGKeyArray) -> Array:
@@ -17,7 +18,8 @@ def expected_completion(model: PyTree, row: Row, k: int, *, key: PRNGKeyArray) -
 
     Exact for an `AbstractTractable`. For an `AbstractEnergy` the mean over ``k`` further sweeps of a chain in which the
     observed cells are held. Otherwise the mean of p(x | z) over ``k`` draws of q(z | x) weighted by
-    p(x, z) / q(z | x), as in Mattei & Frellsen 2019 (MIWAE, arXiv:1812.02633, equation 12).
+    p(x, z) / q(z | x), as in Mattei & Frellsen 2019 (MIWAE, arXiv:1812.02633, equation 12); over the states of a chain
+    where the posterior is met by one.
     """
     if isinstance(model, AbstractTractable):
         return row.clamp(model.conditional(row).mean())
@@ -58,8 +60,14 @@ def _chain_mean(model: AbstractEnergy, row: Row, k: int, *, key: PRNGKeyArray) -
 
 
 def weighted_draws(model: PyTree, row: Row, k: int, *, key: PRNGKeyArray) -> tuple[Latent, Float[Array, " k"]]:
-    """``k`` draws of q(z | x) and their normalised importance weights under p(z | x)."""
+    """``k`` draws of q(z | x) and their normalised importance weights under p(z | x).
+
+    Where a chain draws from p(z | x) itself, ``k`` of its states in order, which count alike.
+    """
     posterior = model.posterior(row)
+    if isinstance(posterior, AbstractVisited):
+        z, log_moves = posterior.visited(k, key=key)
+        return z, jnp.full_like(log_moves, 1 / k)
     z, log_q = jax.vmap(lambda k: posterior.sample(key=k))(jr.split(key, k))
     log_w = jax.vmap(lambda z: model.log_joint(z, row))(z) - log_q
     return z, jax.nn.softmax(log_w)

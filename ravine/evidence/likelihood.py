@@ -11,7 +11,17 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ravine._tree import row_keys
-from ravine.core import AbstractEvidence, AbstractPosterior, AbstractTractable, Direction, Latent, Row, Scalar
+from ravine.core import (
+    AbstractDirected,
+    AbstractEvidence,
+    AbstractPosterior,
+    AbstractTractable,
+    Direction,
+    Latent,
+    Row,
+    Scalar,
+)
+from ravine.recognisers import ExactInference
 
 
 class Exact(AbstractEvidence):
@@ -41,6 +51,35 @@ class ExactGenerator(AbstractEvidence):
 
     def method(self) -> str:
         return "closed-form"
+
+
+class EnumeratedLatents(AbstractEvidence):
+    """log p(x) = log sum_z p(x, z) of a generator whose latents can be listed, layer by layer. Standard error 0.
+
+    The recogniser of the model plays no part. See `ravine.recognisers.ExactInference`.
+
+    Parameters
+    ----------
+    bits : log2 of the number of pairs of values of neighbouring layers, at most.
+
+    Raises
+    ------
+    ValueError
+        When there are more, or a layer has values that cannot be listed.
+    """
+
+    bits: int = eqx.field(static=True, default=20)
+    direction: ClassVar[Direction] = "exact"
+
+    def __call__(
+        self, model: AbstractDirected, batch: Row, *, key: PRNGKeyArray
+    ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        value = jax.vmap(lambda row: ExactInference(self.bits)(model, row).log_bound)(batch)
+        value = jnp.where(jax.vmap(Row.is_empty)(batch), 0.0, value)
+        return value, jnp.zeros_like(value)
+
+    def method(self) -> str:
+        return "enumerated"
 
 
 @runtime_checkable

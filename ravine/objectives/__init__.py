@@ -20,6 +20,7 @@ from ravine.objectives.energy_losses import (
     SquareSquareLoss,
 )
 from ravine.objectives.exact import MaximumLikelihood
+from ravine.objectives.expectation import MonteCarloEM, VariationalEM
 from ravine.objectives.helmholtz import Equilibrium, ReweightedWakeSleep, WakeSleep
 from ravine.objectives.information import InformationBound
 from ravine.objectives.labelled import SemiSupervised
@@ -54,6 +55,7 @@ __all__ = [
     "MCELoss",
     "MEELoss",
     "MaximumLikelihood",
+    "MonteCarloEM",
     "NLLLoss",
     "NoiseContrastive",
     "PerceptronLoss",
@@ -68,6 +70,7 @@ __all__ = [
     "StartOfPath",
     "StickingTheLanding",
     "UpDown",
+    "VariationalEM",
     "WakeSleep",
     "pseudo_log_likelihood",
     "warming",

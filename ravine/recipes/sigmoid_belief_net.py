@@ -15,7 +15,7 @@ import optax
 from jaxtyping import PRNGKeyArray
 
 from ravine._tree import AbstractSchedule, Fixed
-from ravine.core import AbstractEvidence, AbstractLatentModel, Objective
+from ravine.core import AbstractEvidence, AbstractInference, AbstractLatentModel, Objective
 from ravine.data import AnySchema
 from ravine.dist import AbstractLink
 from ravine.estimator import LatentVariableModel
@@ -58,6 +58,9 @@ class SigmoidBeliefNet(LatentVariableModel):
     likelihood : how the generator's outputs become p(x | z); None picks the one for the kind of cells.
     objective : what is lowered, with its gradient estimator: ``IWAE(5, VIMCO())``, ``ELBO(RLOO(4))``,
         ``ELBO(NVIL())``, ``ELBO(DisARM())``, ``ELBO(REBAR())``, ...
+    inference : None learns a recognition network beside the generator; ``MeanField()``, ``GibbsSampling()`` and
+        ``ExactInference()`` work the posterior of each row out instead. ``VariationalEM()`` is the objective of the
+        first and the last of them, ``MonteCarloEM()`` that of the other.
     rate : step size of Adam, a number or a schedule.
     batch_size, steps : rows per step, and the number of steps at most.
 
@@ -73,6 +76,7 @@ class SigmoidBeliefNet(LatentVariableModel):
     links: Links = "-"
     likelihood: AbstractLink | None = None
     objective: Objective = IWAE(5, VIMCO())
+    inference: AbstractInference | None = None
     rate: float | AbstractSchedule = 3e-4
     batch_size: int = 64
     steps: int = 50_000
@@ -88,7 +92,7 @@ class SigmoidBeliefNet(LatentVariableModel):
         base = jnp.asarray(schema.base).reshape(schema.shape)
         read = Filled(Fixed(base), tells=schema.holes, counts=schema.counts)
         p = belief_net(self.layers, self.links, schema.link(self.likelihood), base, key=down)
-        model = Helmholtz(p, bits_upwards(self.layers, self.links, read, key=up))
+        model = Helmholtz(p, self.inference or bits_upwards(self.layers, self.links, read, key=up))
         return with_learned(model, self.objective, schema.width, self.layers[::-1], key=beside)
 
     def stages(self, rows: int) -> list[Stage]:

@@ -2,6 +2,16 @@
 
 from ravine.recognisers.amortised import Amortised, BottomUp, Filled, Unlooked
 from ravine.recognisers.bits import bits_upwards
+from ravine.recognisers.exact import ExactInference, ExactPosterior
 from ravine.recognisers.labelled import ClassThenStyle
 
-__all__ = ["Amortised", "BottomUp", "ClassThenStyle", "Filled", "Unlooked", "bits_upwards"]
+__all__ = [
+    "Amortised",
+    "BottomUp",
+    "ClassThenStyle",
+    "ExactInference",
+    "ExactPosterior",
+    "Filled",
+    "Unlooked",
+    "bits_upwards",
+]

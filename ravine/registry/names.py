@@ -21,6 +21,7 @@ PARTS: tuple[tuple[str, str | None], ...] = (
     ("ravine.dist", "AbstractLink"),
     ("ravine.evidence", None),
     ("ravine.gradients", None),
+    ("ravine.models.belief_chains", "AbstractInference"),
     ("ravine.models.boltzmann", "AbstractFill"),
     ("ravine.models.coupled", "AbstractOnTop"),
     ("ravine.models.families", "AbstractFamily"),
@@ -28,11 +29,13 @@ PARTS: tuple[tuple[str, str | None], ...] = (
     ("ravine.models.labelled_energy", "AbstractLabelContrast"),
     ("ravine.models.latent_tree", "AbstractLeaf"),
     ("ravine.models.latent_tree", "AbstractOrder"),
+    ("ravine.models.mean_field", "AbstractInference"),
     ("ravine.models.missingness", "AbstractMissingness"),
     ("ravine.models.moves", "AbstractMoves"),
     ("ravine.models.unit_groups", "AbstractUnits"),
     ("ravine.models.units", "AbstractUnits"),
     ("ravine.objectives", None),
+    ("ravine.recognisers.exact", "AbstractInference"),
     ("ravine.rules", None),
 )
 
@@ -70,7 +73,9 @@ def _public_classes(module: types.ModuleType) -> Iterable[tuple[str, type]]:
     for name in getattr(module, "__all__", vars(module)):
         value = getattr(module, name)
         own = inspect.isclass(value) and value.__module__.startswith(module.__name__)
-        if own and not name.startswith(("_", "Abstract")) and not issubclass(value, (*learned, tuple)):
+        if not own or name.startswith(("_", "Abstract")):
+            continue
+        if issubclass(value, core.AbstractInference) or not issubclass(value, (*learned, tuple)):
             yield name, value
 
 
