@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from sklearn.utils.validation import check_is_fitted
 
-from ravine._check import Absent, require, shown, whole
+from ravine._check import Absent, require, whole
 from ravine._containers import as_given
 from ravine._jax import highest_matmul, precision
 from ravine._tree import row_keys
@@ -20,6 +20,7 @@ from ravine.core import AbstractDraw, Row
 from ravine.energies import EnergyModel
 from ravine.evidence.likelihood import held_cells
 from ravine.labelled import LabelledModel
+from ravine.labels import members, places_of
 from ravine.models.disentangled import relabelled
 from ravine.models.energy import Harmonium
 from ravine.verbs import blockwise, drawn
@@ -51,7 +52,7 @@ class Editing(LabelledModel, EnergyModel):
         sweeps : how often the cells are drawn; the more, the less is left of the row.
         """
         values = self._ready(X)
-        places, times = _places(self.classes_, label, len(values)), whole("sweeps", sweeps)
+        places, times = places_of(self.classes_, label, len(values)), whole("sweeps", sweeps)
         with precision(self.precision):
             row = dataclasses.replace(self._row(values), y=jnp.asarray(places, jnp.int32))
             beside = self.model_, self.schema_.draw(), jnp.asarray(times), jr.fold_in(self._key(), 10)
@@ -90,22 +91,6 @@ def _edited(
     return jax.vmap(lambda row, k: relabelled(model, row, row.y, sweeps, key=k))(drawn(block, draw, key), keys)
 
 
-def _places(classes: np.ndarray, label: Any, rows: int) -> Int[np.ndarray, " rows"]:
-    """The number of the class that is asked for in each row."""
-    wanted = np.asarray(label, object)
-    good = wanted.shape in ((), (rows,))
-    require(good, "label", f"one label, or {rows}", f"shape {wanted.shape}", "give one for each row")
-    found = _members(classes, np.broadcast_to(wanted, (rows,)))
-    unknown = np.broadcast_to(wanted, (rows,))[~found.any(axis=1)][:1].tolist()
-    require(not unknown, "label", f"one of {shown(classes.tolist())}", shown(unknown), "choose one")
-    return np.argmax(found, axis=1)
-
-
-def _members(classes: np.ndarray, labels: Any) -> Bool[np.ndarray, "rows classes"]:
-    """Which class each label is; none for what is no class."""
-    return np.asarray(labels, object).ravel()[:, None] == np.asarray(classes, object)[None]
-
-
 def _covariances(fitted: Any, X: Any, y: Any) -> Float[np.ndarray, "constrained labels"]:
     """Of the inputs of the constrained units with each label but the first."""
     model, free = fitted.model_, fitted.free
@@ -114,7 +99,7 @@ def _covariances(fitted: Any, X: Any, y: Any) -> Float[np.ndarray, "constrained 
             known = model.coupling.directions(model.visible)
         return np.asarray(model.coupling.weight[:, free:], float).T @ np.asarray(known, float)
     require(y is not None, "constraint_residual", "the labels of the rows", "none", "give y")
-    inputs, member = np.asarray(fitted.inputs(X), float)[:, free:], _members(fitted.classes_, y)
+    inputs, member = np.asarray(fitted.inputs(X), float)[:, free:], members(fitted.classes_, y)
     known = member.any(axis=1)
     inputs, member = inputs[known], member[known, 1:].astype(float)
     return (inputs - inputs.mean(axis=0)).T @ (member - member.mean(axis=0)) / len(member)

@@ -257,10 +257,14 @@ class Explainer(OneToOneFeatureMixin, TransformerMixin, Learner):
         model = self.build(self.schema_, len(self.classes_), key=build_key)
         return Plan(model, staged(self, self.schema_, len(places), kept, key), Some(ArraySource(row), places), run_key)
 
-    def _answers(self, X: Any) -> Answer:
+    def _ready(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
+        return self._checked(X)
+
+    def _answers(self, X: Any) -> Answer:
+        values = self._ready(X)
         with precision(self.precision), highest_matmul():
-            return blockwise(_answer, self._row(self._checked(X)), self.model_)
+            return blockwise(_answer, self._row(values), self.model_)
 
 
 def _answer(block: Row, model: Selective) -> Answer:

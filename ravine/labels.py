@@ -7,11 +7,14 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ravine._check import require, shown
 from ravine.core import AbstractDraw, Row
 from ravine.data.frames import is_frame, without
+from ravine.models.experts import ClassExperts
+from ravine.models.selection import Selective
+from ravine.objectives.energy_losses import Answering
 from ravine.verbs import drawn
 
 
@@ -78,6 +81,33 @@ def numbered(labels: np.ndarray, known: np.ndarray, do: str = "add rows of anoth
     return found, codes
 
 
+def places_of(classes: np.ndarray, label: Any, rows: int, what: str = "label") -> Int[np.ndarray, " rows"]:
+    """The number of the class that is asked for in each row, by one label for all of them or one for each.
+
+    Raises
+    ------
+    ValueError
+        When there are as many labels as neither, or one of them is no class.
+
+    Examples
+    --------
+    >>> places_of(np.array(["a", "b"]), "b", 2).tolist()
+    [1, 1]
+    """
+    wanted = np.asarray(label, object)
+    good = wanted.shape in ((), (rows,))
+    require(good, what, f"one label, or {rows}", f"shape {wanted.shape}", "give one for each row")
+    found = members(classes, np.broadcast_to(wanted, (rows,)))
+    unknown = np.broadcast_to(wanted, (rows,))[~found.any(axis=1)][:1].tolist()
+    require(not unknown, what, f"one of {shown(classes.tolist())}", shown(unknown), "choose one")
+    return np.argmax(found, axis=1)
+
+
+def members(classes: np.ndarray, labels: Any) -> Bool[np.ndarray, "rows classes"]:
+    """Which class each label is; none for what is no class."""
+    return np.asarray(labels, object).ravel()[:, None] == np.asarray(classes, object)[None]
+
+
 def evened(places: np.ndarray, codes: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Places with labelled rows repeated until they are about half of all; and weights that make up for it.
 
@@ -97,6 +127,18 @@ def label_shares(block: Row, model: Any, draw: AbstractDraw | None, key: PRNGKey
     if isinstance(model, Telling):  # grey pixels go in as they are: probabilities of bits
         return jax.vmap(model.label_shares)(block)
     return jax.vmap(lambda row: model.posterior(row).nodes()[0].mean())(drawn(block, draw, key))
+
+
+def log_shares(row: Row, model: Any) -> Float[Array, " classes"]:
+    """log p(y | x) of a row as it stands, in nats: what `predict_proba` says, without its rounding near 0 and 1."""
+    if isinstance(model, Selective):
+        law: Any = model.posterior(row).distribution
+        return model.log_shares(law.mode(), row)
+    if isinstance(model, ClassExperts):
+        return jax.nn.log_softmax(model.logits(row.x))
+    if isinstance(model, Answering):
+        return jax.nn.log_softmax(-model.answers(row))
+    return jax.nn.log_softmax(model.posterior(row).nodes()[0].logits)
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from jaxtyping import PyTree
 from sklearn.base import ClassifierMixin
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ravine._check import Complaint
 from ravine._containers import check_names, flattened
@@ -65,6 +65,10 @@ class ClassifierOfRows(Saving, Classed, ClassifierMixin, Learner):
             raise Complaint(f"{type(self).__name__} requires y to be passed, but the target y is None: {do}.")
         check_names(X)
         return X, y
+
+    def _ready(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        return self._cells(X)
 
     def _cells(self, X: Any, reset: bool = False) -> np.ndarray:
         return validate_data(self, flattened(X), dtype=[np.float64, np.float32], reset=reset)

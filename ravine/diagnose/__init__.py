@@ -1,5 +1,20 @@
-"""What went wrong with a fit, words first: collapsed latents, gaps of q, noise, overfitting, samples, imputations."""
+"""What went wrong with a fit, words first: collapsed latents, gaps of q, noise, overfitting, samples, imputations.
 
+And what is inside it: slopes, dreams of its units, rows that fool it, latents at work, how learning is aligned.
+"""
+
+from ravine.diagnose.activation import Activation, Ascent, activation_maximisation
+from ravine.diagnose.alignment import Alignment, alignment, learning_alignment, rule_alignment
+from ravine.diagnose.attacks import (
+    FGSM,
+    PGD,
+    AbstractAttack,
+    AdversarialExamples,
+    RobustAccuracy,
+    adversarial_examples,
+    robust_accuracy,
+)
+from ravine.diagnose.balls import L2, AbstractBall, Linf
 from ravine.diagnose.consistency import Approximations, ConsistencyGap, approximations, consistency_gap
 from ravine.diagnose.diagnosis import Effort, diagnose
 from ravine.diagnose.estimators import Estimated, GradientTable
@@ -10,17 +25,26 @@ from ravine.diagnose.imputation import ImputationCalibration, imputation_calibra
 from ravine.diagnose.latents import LatentUse, latent_use
 from ravine.diagnose.likelihoods import Generalisation, OddRows, generalisation, odd_rows
 from ravine.diagnose.noise import GradientNoise, PartNoise, gradient_noise
+from ravine.diagnose.outputs import Range, cell_range, output_gradients
 from ravine.diagnose.samples import Copies, TwoSample, copies, two_sample
+from ravine.diagnose.traversals import Traversal, latent_traversal
 from ravine.diagnose.units import UnitUse, unit_use
 from ravine.diagnose.words import Diagnosis, Finding
 
 __all__ = [
+    "AbstractAttack",
+    "AbstractBall",
+    "Activation",
+    "AdversarialExamples",
+    "Alignment",
     "Approximations",
+    "Ascent",
     "ConsistencyGap",
     "Copies",
     "Diagnosis",
     "Effort",
     "Estimated",
+    "FGSM",
     "Finding",
     "Gaps",
     "Generalisation",
@@ -28,13 +52,23 @@ __all__ = [
     "GradientTable",
     "ImportanceTail",
     "ImputationCalibration",
+    "L2",
     "LatentUse",
+    "Linf",
     "OddRows",
+    "PGD",
     "PartNoise",
+    "Range",
+    "RobustAccuracy",
     "Search",
+    "Traversal",
     "TwoSample",
     "UnitUse",
+    "activation_maximisation",
+    "adversarial_examples",
+    "alignment",
     "approximations",
+    "cell_range",
     "consistency_gap",
     "copies",
     "diagnose",
@@ -45,11 +79,16 @@ __all__ = [
     "importance_tail",
     "imputation_calibration",
     "inference_gaps",
+    "latent_traversal",
     "latent_use",
+    "learning_alignment",
     "no_gaps",
     "odd_rows",
+    "output_gradients",
     "pareto_k",
     "pareto_shape",
+    "robust_accuracy",
+    "rule_alignment",
     "two_sample",
     "unit_use",
 ]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from ravine.diagnose.traversals import STOPS, latent_traversal
 from ravine.report.look import Looked, take
 from ravine.report.markup import Html, count, figure, number, section, tag, words
 from ravine.report.png import Tone, picture, tone
 
 ACROSS = 10
 LINES = 4
-LATENTS = 6
-STOPS = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 TILE = 64
 
 
@@ -67,25 +66,17 @@ def _again(seen: Looked, how: Tone) -> Html:
 
 
 def _traversals(seen: Looked, how: Tone) -> Html:
-    latents = seen.model.transform(take(seen.X, seen.scored))
-    centre, spread = latents.mean(axis=0), latents.std(axis=0)
-    chosen = np.argsort(-spread, kind="stable")[:LATENTS]
-    stops = np.tile(centre, (len(chosen), len(STOPS), 1))
-    for i, k in enumerate(chosen):
-        stops[i, :, k] = STOPS
-    rows = seen.model.inverse_transform(stops.reshape(-1, latents.shape[1]).astype(latents.dtype))
-    images = seen.images(rows).reshape(len(chosen), len(STOPS), *(seen.image or ()))
+    found = latent_traversal(seen.model, take(seen.X, seen.scored))
+    images = seen.images(found.rows.reshape(-1, found.rows.shape[-1]))
+    images = images.reshape(len(found.latents), len(STOPS), *images.shape[1:])
     ends = f"from {number(STOPS[0])} to {number(STOPS[-1])}"
     strips = [
         _strip(f"Latent {k}", images[i], f"Latent {k} {ends}: {len(STOPS)} images.", how, len(STOPS))
-        for i, k in enumerate(chosen)
+        for i, k in enumerate(found.latents)
     ]
     said = f"One latent moves {ends}, the others stay at their mean."
-    which = (
-        f"The {len(chosen)} of {latents.shape[1]} latents that vary most are shown."
-        if latents.shape[1] > LATENTS
-        else None
-    )
+    all_, shown = seen.model._n_features_out, len(found.latents)
+    which = f"The {shown} of {all_} latents that vary most are shown." if shown < all_ else None
     return section("traversals", "What the latents do", words(said, which), tag("div", strips, class_="strips"))
 
 
