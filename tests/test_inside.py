@@ -188,25 +188,19 @@ def test_draws_are_uniform_in_the_ball(name, x64):
 
 
 @pytest.mark.parametrize(
-    ("attack", "dual"),
-    [
-        (FGSM(), lambda w: np.abs(w).sum()),
-        (PGD(steps=10), lambda w: np.abs(w).sum()),
-        (PGD(steps=10, starts=3), lambda w: np.abs(w).sum()),
-        (FGSM(L2()), np.linalg.norm),
-        (PGD(L2(), steps=30), np.linalg.norm),
-    ],
+    ("attack", "order"),
+    [(FGSM(), 1), (PGD(steps=10), 1), (PGD(steps=10, starts=3), 1), (FGSM(L2()), 2), (PGD(L2(), steps=30), 2)],
     ids=repr,
 )
 @pytest.mark.parametrize("scaled", [False, True])
-def test_the_log_odds_of_a_linear_classifier_fall_by_the_dual_norm(attack, dual, scaled):
+def test_the_log_odds_of_a_linear_classifier_fall_by_the_dual_norm(attack, order, scaled):
     X, y = table(2)
     fitted, far = linear(), 0.3
     scale = np.array([1.0, 10.0, 0.1, 2.0]) if scaled else None
     slope, _ = weights_of(fitted)
     found = adversarial_examples(fitted, X, y, radius=far, attack=attack, bounds=(-1e3, 1e3), scale=scale)
     fall = margins(fitted, X, y) - margins(fitted, found.rows, y)
-    np.testing.assert_allclose(fall, far * dual(slope * (1 if scale is None else scale)), rtol=1e-6)
+    np.testing.assert_allclose(fall, far * np.linalg.norm(slope * (1 if scale is None else scale, order)), rtol=1e-6)
     np.testing.assert_allclose(found.distance, far, rtol=1e-6)
 
 
