@@ -200,7 +200,7 @@ def test_the_log_odds_of_a_linear_classifier_fall_by_the_dual_norm(attack, order
     slope, _ = weights_of(fitted)
     found = adversarial_examples(fitted, X, y, radius=far, attack=attack, bounds=(-1e3, 1e3), scale=scale)
     fall = margins(fitted, X, y) - margins(fitted, found.rows, y)
-    np.testing.assert_allclose(fall, far * np.linalg.norm(slope * (1 if scale is None else scale, order)), rtol=1e-6)
+    np.testing.assert_allclose(fall, far * np.linalg.norm(slope * (1 if scale is None else scale), order), rtol=1e-6)
     np.testing.assert_allclose(found.distance, far, rtol=1e-6)
 
 
