@@ -57,6 +57,7 @@ def diagnose(
     asked = gradients + robustness
     require(asked or plot is None, "--plot", "--gradients or --robustness beside it", "none", "add one of them")
     require(asked < 2, "what to look at", "--gradients or --robustness", "both", "ask for one at a time")
+    found: Any
     if robustness:
         found = _robustness(model, load_dataset(name))
     else:
