@@ -25,6 +25,7 @@ from ravine.diagnose.outputs import Asked, Output, Range, Seen, Vector, asked_fo
 from ravine.verbs import blockwise
 
 LONGEST = 1e3  # step, in units of the scale
+RECENT = 8  # values, the lowest of which a step may not fall below
 
 
 class Ascent(NamedTuple):
@@ -33,14 +34,14 @@ class Ascent(NamedTuple):
     Attributes
     ----------
     starts : the mean row, and rows drawn from the given ones, one fewer than this.
-    steps : up the slope from each; a step that leads down is taken back and halved, one that does not is doubled.
+    steps : up the slope from each, of lengths that follow its curvature; one that leads too far down is taken back.
     penalty : weight of half the squared distance from the mean row.
     pull : weight of log p(x) in nats, a bound of it, or minus the energy.
     radius : rows go at most so far from the mean row; infinite unless given.
     """
 
     starts: int = 8
-    steps: int = 200
+    steps: int = 500
     penalty: float = 0.0
     pull: float = 0.0
     radius: float = np.inf
@@ -103,8 +104,8 @@ def activation_maximisation(
         \max_x \; E[z_k \mid x] - \tfrac{\lambda}{2} \|x - \bar x\|^2 + \gamma \log p(x)
         \quad\text{with } \|x - \bar x\| \le r, \; x \text{ in range}
 
-    by projected gradient ascent from several starts; distances are counted in units of ``scale``. The best of them is
-    a local maximum: another number of starts may find a higher one.
+    by spectral projected gradient ascent from several starts; distances are counted in units of ``scale``. The best of
+    them is a local maximum: another number of starts may find a higher one.
 
     Parameters
     ----------
@@ -243,21 +244,49 @@ def _highest(block: Row, model: PyTree, hill: _Hill, steps: int) -> tuple[Array,
     return jax.vmap(lambda row: _ascended(model, hill, row.x, row.y, steps))(block)
 
 
+class _Climber(NamedTuple):
+    """Where the ascent is: the move, its slope, the length of the next step, the last values, and the best place."""
+
+    move: Move
+    slope: Move
+    length: Scalar
+    recent: Float[Array, " recent"]
+    best: tuple[Move, Scalar, Scalar]
+
+
 def _ascended(model: PyTree, hill: _Hill, start: Move, place: Array, steps: int) -> tuple[Move, Scalar, Scalar]:
+    """Spectral projected gradient ascent: steps may lead down, but not below the lowest of the last few values.
+
+    Birgin, Martinez & Raydan 2000, *Nonmonotone spectral projected gradient methods on convex sets*.
+    """
     ball = L2()
     look = jax.value_and_grad(lambda move: hill.value(model, move, place), has_aux=True)
     fit = lambda move: ball.project(move, hill.radius, hill.box)  # noqa: E731
 
-    def step(_: Array, carry: tuple) -> tuple:
-        move, raised, told, slope, far = carry
-        there = fit(move + far * ball.steepest(slope))
-        (higher, also), steep = look(there)
-        better = (higher > raised) & jnp.isfinite(higher) & jnp.isfinite(jnp.sum(steep))
-        keep = lambda new, old: jnp.where(better, new, old)  # noqa: E731
-        length = jnp.where(better, jnp.minimum(2 * far, LONGEST), 0.5 * far)
-        return keep(there, move), keep(higher, raised), keep(also, told), keep(steep, slope), length
+    def step(_: Array, at: _Climber) -> _Climber:
+        there = fit(at.move + at.length * ball.steepest(at.slope))
+        (raised, told), slope = look(there)
+        good = (raised >= jnp.min(at.recent)) & jnp.isfinite(raised) & jnp.all(jnp.isfinite(slope))
+        choose = lambda yes, new, old: jax.tree.map(lambda a, b: jnp.where(yes, a, b), new, old)  # noqa: E731
+        length = _spectral(there - at.move, at.slope, slope, at.length)
+        best = choose(good & (raised > at.best[2]), (there, told, raised), at.best)
+        new = _Climber(there, slope, length, jnp.roll(at.recent, 1).at[0].set(raised), best)
+        return choose(good, new, at._replace(length=0.25 * at.length))
 
     first = fit(start)
     (raised, told), slope = look(first)
-    move, raised, told, *_ = jax.lax.fori_loop(0, steps, step, (first, raised, told, slope, jnp.ones_like(raised)))
-    return move, told, raised
+    begin = _Climber(first, slope, jnp.ones_like(raised), jnp.full(RECENT, raised), (first, told, raised))
+    return jax.lax.fori_loop(0, steps, step, begin).best
+
+
+def _spectral(moved: Move, before: Move, after: Move, length: Scalar) -> Scalar:
+    r"""How long the next step is, by Barzilai & Borwein 1988: :math:`|s|^2 |g| / -s \cdot (g - g')`, up to `LONGEST`.
+
+    Slopes are taken by the size of the later one, which may be tiny.
+    """
+    size = jnp.max(jnp.abs(after))
+    here, there = (slope / jnp.where(size > 0, size, 1) for slope in (before, after))
+    bend, square = -jnp.sum(moved * (there - here)), jnp.sum(moved**2)
+    bowl = (bend > 0) & (square > 0)
+    spectral = jnp.minimum(square * jnp.linalg.norm(there) / jnp.where(bowl, bend, 1), LONGEST)
+    return jnp.where(bowl, spectral, jnp.where(square > 0, LONGEST, length))
