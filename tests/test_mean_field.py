@@ -30,7 +30,7 @@ from ravine.gradients import RLOO, Enumerate
 from ravine.models.belief_chains import GibbsSampling, UnitGibbs
 from ravine.models.belief_net import belief_net
 from ravine.models.directed import Directed, Helmholtz
-from ravine.models.mean_field import Factors, MeanField, improved, mean_field_bound, start
+from ravine.models.mean_field import Factors, MeanFieldInference, improved, mean_field_bound, start
 from ravine.models.sigmoid_layers import Cells, SigmoidLayers
 from ravine.nets import MLP, Signed
 from ravine.objectives import ELBO, MonteCarloEM, VariationalEM
@@ -175,9 +175,9 @@ def test_what_is_no_affine_net_of_bits_is_refused_in_one_line():
         "shape": Directed(Bernoulli(jnp.zeros((2, 1))), line),
         "function": Directed(bits, lambda z: Bernoulli(jnp.zeros(3))),
         "Affine": Directed(bits, Conditional(affine(2, 3, 0), Bits(), (3,))),
-        "Helmholtz": Helmholtz(Directed(bits, line), MeanField()),
+        "Helmholtz": Helmholtz(Directed(bits, line), MeanFieldInference()),
     }
-    for inference in (MeanField(), GibbsSampling()):
+    for inference in (MeanFieldInference(), GibbsSampling()):
         for got, net in wrong.items():
             with pytest.raises(Complaint, match=got) as caught:
                 inference(net, row)
@@ -192,7 +192,7 @@ def test_golden_values_of_the_exact_posterior():
     posterior = ExactInference()(golden(), GOLDEN_ROW)
     assert float(posterior.log_bound) == pytest.approx(GOLDEN_LOG_P, abs=1e-12)
     np.testing.assert_allclose(posterior.mean(), GOLDEN_MEAN, atol=1e-8)
-    model = Helmholtz(golden(), MeanField())
+    model = Helmholtz(golden(), MeanFieldInference())
     value, error = EnumeratedLatents()(model, Row(GOLDEN_ROW.x[None]), key=jr.key(0))
     assert float(value[0]) == pytest.approx(GOLDEN_LOG_P, abs=1e-12) and float(error[0]) == 0
 
@@ -204,11 +204,11 @@ def test_mean_field_of_the_golden_net_is_where_a_general_optimiser_ends():
     first = start(SigmoidLayers.of(net, "test"))
     begin = np.concatenate([first.odds[0], np.log(first.tilts[0]) - np.log1p(-first.tilts[0])])
     found = minimize(lambda v: -listed_bound(net, x, seen, unpack(v)), begin, options={"gtol": 1e-9})
-    posterior = infer(MeanField(200), net, GOLDEN_ROW)
+    posterior = infer(MeanFieldInference(200), net, GOLDEN_ROW)
     assert float(posterior.log_bound) == pytest.approx(-found.fun, abs=1e-9)
     np.testing.assert_allclose(posterior.mean(), expit(found.x[:2]), atol=1e-5)
     assert -found.fun < GOLDEN_LOG_P and GOLDEN_LOG_P + found.fun < 0.05
-    assert MeanField()(net, GOLDEN_ROW).mean().shape == (2,)  # as the prior has it: no tuple of one layer
+    assert MeanFieldInference()(net, GOLDEN_ROW).mean().shape == (2,)  # as the prior has it: no tuple of one layer
 
 
 def test_gibbs_sampling_of_the_golden_net():
@@ -239,7 +239,7 @@ def test_the_bound_is_below_the_elbo_and_that_below_log_p(layers, seed, mask):
     net = wild(layers, seed)
     read, cells, row = both(net, mask)
     log_p, _ = exact(net, layers, row)
-    settled = infer(MeanField(50), net, row)
+    settled = infer(MeanFieldInference(50), net, row)
     for factors in (*(parameters(layers, 10 * seed + i) for i in range(3)), settled.factors):
         laws = [Bernoulli(odds) for odds in factors.odds]
         per_layer = [jax.vmap(law.log_prob)(jnp.asarray(z)) for law, z in zip(laws, states(layers), strict=True)]
@@ -247,7 +247,9 @@ def test_the_bound_is_below_the_elbo_and_that_below_log_p(layers, seed, mask):
         elbo = np.exp(log_q) @ (log_joint(net, layers, row) - log_q)
         bound = float(bound_at(read, cells, factors))
         assert bound < elbo + 1e-12 and elbo < log_p + 1e-12
-    assert elbo == pytest.approx(float(ELBO(Enumerate()).bound(Helmholtz(net, MeanField(50)), row, key=jr.key(0))))
+    assert elbo == pytest.approx(
+        float(ELBO(Enumerate()).bound(Helmholtz(net, MeanFieldInference(50)), row, key=jr.key(0)))
+    )
     assert bound == pytest.approx(float(settled.log_bound), abs=1e-12) and log_p - bound < 1.0
 
 
@@ -256,7 +258,7 @@ def test_the_best_tilts_are_tightest(layers, seed):
     """At the settled means: those of one half lose, and so do others; each is the minimum that Brent's method finds."""
     net = wild(layers, seed, scale=2.0)
     read, cells, row = both(net)
-    settled = infer(MeanField(500), net, row).factors
+    settled = infer(MeanFieldInference(500), net, row).factors
     best = float(bound_at(read, cells, settled))
     at = lambda tilts: float(bound_at(read, cells, Factors(settled.odds, tilts)))  # noqa: E731
     half = at(tuple(jnp.full_like(tilt, 0.5) for tilt in settled.tilts))
@@ -288,9 +290,11 @@ def test_no_round_lowers_the_bound(layers, seed, mask, scale):
 
 def test_bounds_along_the_way_are_those_of_so_many_rounds():
     net, row = wild((2, 3), 1), Row(ROW, HOLE)
-    climb = MeanField(4).climb(net, row)
+    climb = MeanFieldInference(4).climb(net, row)
     for rounds in range(1, 5):
-        assert float(MeanField(rounds)(net, row).log_bound) == pytest.approx(float(climb[rounds - 1]), abs=1e-13)
+        assert float(MeanFieldInference(rounds)(net, row).log_bound) == pytest.approx(
+            float(climb[rounds - 1]), abs=1e-13
+        )
     assert climb[-1] > climb[0] + 1e-3
 
 
@@ -303,7 +307,7 @@ def test_without_weights_the_bound_is_log_p(layers, mask):
     net = jax.tree.map(lambda n: flat(n) if linear(n) else n, net, is_leaf=linear)
     row = row_with(mask)
     log_p, _ = exact(net, layers, row)
-    posterior = infer(MeanField(1), net, row)
+    posterior = infer(MeanFieldInference(1), net, row)
     assert float(posterior.log_bound) == pytest.approx(log_p, abs=1e-12)
     for got, want in zip(posterior.mean(), net.prior().mean(), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-12)
@@ -315,7 +319,7 @@ def test_a_settled_row_is_a_stationary_point(layers, seed, mask):
     """Central differences of the bound in every log odds and every tilt."""
     net = wild(layers, seed)
     read, cells, row = both(net, mask)
-    settled = infer(MeanField(3000), net, row).factors
+    settled = infer(MeanFieldInference(3000), net, row).factors
     flat, back = jax.flatten_util.ravel_pytree(settled)
     bound = jax.jit(jax.vmap(lambda v: mean_field_bound(read, cells, back(v))))
     step = 1e-5 * jnp.eye(flat.size)
@@ -341,7 +345,7 @@ def test_a_hole_is_a_cell_that_does_not_exist(layers, seed):
     net = wild(layers, seed)
     small = without(net, np.asarray(HOLE))
     row, rest = row_with(HOLE), Row(ROW[np.asarray(HOLE)])
-    for inference in (MeanField(30), ExactInference()):
+    for inference in (MeanFieldInference(30), ExactInference()):
         holed, whole = infer(inference, net, row), infer(inference, small, rest)
         assert float(holed.log_bound) == pytest.approx(float(whole.log_bound), abs=1e-12)
         for got, want in zip(holed.mean(), whole.mean(), strict=True):
@@ -355,7 +359,7 @@ def test_a_hole_is_a_cell_that_does_not_exist(layers, seed):
 
 def test_what_a_hole_holds_makes_no_difference():
     net = wild((2, 3), 1)
-    for inference in (MeanField(), ExactInference(), GibbsSampling(5, 5)):
+    for inference in (MeanFieldInference(), ExactInference(), GibbsSampling(5, 5)):
         one, other = (inference(net, Row(ROW.at[2].set(value), HOLE)) for value in (0.0, jnp.nan))
         for got, want in zip(one.mean(), other.mean(), strict=True):
             np.testing.assert_array_equal(got, want)
@@ -366,10 +370,10 @@ def test_a_row_without_cells_is_the_prior():
     posterior = ExactInference()(net, row)
     assert float(posterior.log_bound) == pytest.approx(0, abs=1e-12)
     np.testing.assert_allclose(posterior.mean()[0], net.prior().first.mean(), atol=1e-12)
-    assert float(MeanField()(net, row).log_bound) < 0
+    assert float(MeanFieldInference()(net, row).log_bound) < 0
     batch = jax.tree.map(lambda leaf: leaf[None], row)
     for evidence in (EnumeratedLatents(), Variational()):
-        value, _ = evidence(Helmholtz(net, MeanField()), batch, key=jr.key(0))
+        value, _ = evidence(Helmholtz(net, MeanFieldInference()), batch, key=jr.key(0))
         assert float(value[0]) == 0
 
 
@@ -574,10 +578,10 @@ def test_the_step_of_variational_em_is_the_slope_of_the_bound(layers, seed, mask
     net = still(wild(layers, seed))
     _, cells, row = both(net, mask)
     batch = jax.tree.map(lambda leaf: leaf[None], row)
-    held = infer(MeanField(2000), net, row).factors
+    held = infer(MeanFieldInference(2000), net, row).factors
     want = differences(lambda p: -mean_field_bound(SigmoidLayers.of(p, ""), cells, held), net)
-    anew = differences(lambda p: -MeanField(2000)(p, row).log_bound, net)
-    got = slope(lambda p: VariationalEM()(Helmholtz(p, MeanField(2000)), batch, key=jr.key(0))[0], net)
+    anew = differences(lambda p: -MeanFieldInference(2000)(p, row).log_bound, net)
+    got = slope(lambda p: VariationalEM()(Helmholtz(p, MeanFieldInference(2000)), batch, key=jr.key(0))[0], net)
     np.testing.assert_allclose(got, want, atol=1e-8)
     np.testing.assert_allclose(got, anew, atol=1e-6)
     assert np.abs(got).max() > 0.05
@@ -586,7 +590,7 @@ def test_the_step_of_variational_em_is_the_slope_of_the_bound(layers, seed, mask
 def test_no_gradient_reaches_a_running_centre():
     net, row = wild((2, 3), 1), Row(ROW)
     parameters, rest = trainable(net)
-    got = jax.grad(lambda p: MeanField(5)(eqx.combine(p, rest), row).log_bound)(parameters)
+    got = jax.grad(lambda p: MeanFieldInference(5)(eqx.combine(p, rest), row).log_bound)(parameters)
     running = lambda node: isinstance(node, Running)  # noqa: E731
     centres = [node for node in jax.tree.leaves(got, is_leaf=running) if running(node)]
     assert len(centres) == 2 and all(np.all(np.asarray(centre.value) == 0) for centre in centres)
@@ -627,11 +631,11 @@ def test_the_step_of_monte_carlo_em_is_the_slope_of_log_p():
 
 def test_objectives_refuse_inference_they_cannot_learn_from():
     net, batch = wild((2,), 0), Row(ROW[None])
-    with pytest.raises(Complaint, match=r"VariationalEM: .*MeanField\(\)"):
+    with pytest.raises(Complaint, match=r"VariationalEM: .*MeanFieldInference\(\)"):
         VariationalEM()(Helmholtz(net, GibbsSampling(2)), batch, key=jr.key(0))
     with pytest.raises(Complaint, match=r"MonteCarloEM: .*GibbsSampling\(\)"):
-        MonteCarloEM()(Helmholtz(net, MeanField(2)), batch, key=jr.key(0))
-    with pytest.raises(Complaint, match=r"Variational: .*MeanField\(\)"):
+        MonteCarloEM()(Helmholtz(net, MeanFieldInference(2)), batch, key=jr.key(0))
+    with pytest.raises(Complaint, match=r"Variational: .*MeanFieldInference\(\)"):
         Variational()(Helmholtz(net, GibbsSampling(2)), batch, key=jr.key(0))
 
 
@@ -642,12 +646,12 @@ def test_evidence_of_a_net_with_classical_inference():
     """The bound, the truth between, and importance weights of the settled q, 4,000 draws."""
     layers = (2, 3)
     net, row = wild(layers, 1), Row(ROW, HOLE)
-    batch, model = jax.tree.map(lambda leaf: leaf[None], row), Helmholtz(net, MeanField(50))
+    batch, model = jax.tree.map(lambda leaf: leaf[None], row), Helmholtz(net, MeanFieldInference(50))
     log_p, _ = exact(net, layers, row)
     bound, _ = Variational()(model, batch, key=jr.key(0))
     ready = Variational().prepared(model, key=jr.key(0))
     assert (ready.direction, ready.method()) == ("lower", "mean-field")
-    assert float(bound[0]) == pytest.approx(float(MeanField(50)(net, row).log_bound), abs=1e-12)
+    assert float(bound[0]) == pytest.approx(float(MeanFieldInference(50)(net, row).log_bound), abs=1e-12)
     assert log_p - 1 < float(bound[0]) < log_p
     value, error = ImportanceWeighted(4000)(model, batch, key=jr.key(1))
     assert abs(float(value[0]) - log_p) < LIMIT * float(error[0])
@@ -658,10 +662,10 @@ def test_evidence_of_a_net_with_classical_inference():
 # --- the recipe
 
 INFERENCES: dict[str, tuple[AbstractInference, Any]] = {
-    "mean-field": (MeanField(5), VariationalEM()),
+    "mean-field": (MeanFieldInference(5), VariationalEM()),
     "exact": (ExactInference(), VariationalEM()),
     "gibbs": (GibbsSampling(3, 5), MonteCarloEM(2)),
-    "mean-field, estimator": (MeanField(5), ELBO(RLOO(2))),
+    "mean-field, estimator": (MeanFieldInference(5), ELBO(RLOO(2))),
 }
 
 
@@ -688,13 +692,15 @@ def test_a_recipe_with_classical_inference(name, tmp_path):
 
 
 def test_tanh_links_are_refused_by_the_recipe_in_one_line():
-    recipe = rv.SigmoidBeliefNet(layers=(2,), links="~", inference=MeanField(), objective=VariationalEM(), steps=3)
-    with pytest.raises(Complaint, match='MeanField: expected affine maps between layers, .*links="-"'):
+    recipe = rv.SigmoidBeliefNet(
+        layers=(2,), links="~", inference=MeanFieldInference(), objective=VariationalEM(), steps=3
+    )
+    with pytest.raises(Complaint, match='MeanFieldInference: expected affine maps between layers, .*links="-"'):
         recipe.fit(np.eye(4))
 
 
 def test_inference_is_written_as_text():
-    for part in (MeanField(7), GibbsSampling(5), ExactInference(8), VariationalEM(), MonteCarloEM(3)):
+    for part in (MeanFieldInference(7), GibbsSampling(5), ExactInference(8), VariationalEM(), MonteCarloEM(3)):
         assert parse(spell(part)) == part
     assert "Unlooked" not in parts() and "BottomUp" not in parts()
 
@@ -713,7 +719,7 @@ def test_variational_em_learns_bars_as_well_as_a_recognition_network():
     train_rows, test_rows = bars(1000, 0), bars(500, 1)
     fields = {"layers": (6,), "steps": 1500, "rate": 0.01, "evidence": EnumeratedLatents(), "random_state": 0}
     amortised = rv.SigmoidBeliefNet(**fields).fit(train_rows)
-    settled = rv.SigmoidBeliefNet(inference=MeanField(), objective=VariationalEM(), **fields).fit(train_rows)
+    settled = rv.SigmoidBeliefNet(inference=MeanFieldInference(), objective=VariationalEM(), **fields).fit(train_rows)
     network, mean_field = amortised.score(test_rows), settled.score(test_rows)
     bound = settled.set_params(evidence=Variational()).score(test_rows)
     elbo = amortised.set_params(evidence=ImportanceWeighted(1)).score(test_rows)
@@ -731,7 +737,7 @@ def test_single_precision_stays_single_and_bounded():
     with jax.enable_x64(False):
         net = belief_net((8, 20), "-", Bits(), jnp.full(30, 0.3), key=jr.key(0))
         row = Row((jr.uniform(jr.key(1), (30,)) < 0.4).astype(jnp.float32))
-        posterior, climb = MeanField()(net, row), MeanField(30).climb(net, row)
+        posterior, climb = MeanFieldInference()(net, row), MeanFieldInference(30).climb(net, row)
         assert posterior.log_bound.dtype == jnp.float32 and posterior.mean()[1].dtype == jnp.float32
         assert bool((climb[1:] >= climb[:-1] - 1e-4).all())
         assert GibbsSampling(2, 2)(net, row).mean()[1].dtype == jnp.float32
@@ -747,4 +753,4 @@ def test_an_mlp_of_one_layer_and_a_linear_layer_without_bias_are_affine():
     row = Row(ROW.reshape(2, 2), HOLE.reshape(2, 2))
     log_p = exact(plain, (2, 3), row)[0]
     assert float(ExactInference()(plain, row).log_bound) == pytest.approx(log_p, abs=1e-12)
-    assert log_p - 1 < float(MeanField(50)(plain, row).log_bound) < log_p
+    assert log_p - 1 < float(MeanFieldInference(50)(plain, row).log_bound) < log_p

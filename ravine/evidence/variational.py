@@ -32,7 +32,7 @@ class Variational(AbstractEvidence):
     r"""The mean-field bound of Salakhutdinov & Hinton 2009, :math:`-\langle E \rangle_q + H(q) - \log Z`.
 
     A lower bound where log Z is exact. Annealing makes log Z err low, and the difference may lie on either side. Of a
-    belief net with ``inference=MeanField()`` the lower bound on log p(x) at which that settles; it has no log Z.
+    belief net with ``inference=MeanFieldInference()`` the lower bound on log p(x) at which that settles; no log Z then.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ class SettledBound(AbstractEvidence):
 
 def _settled(model: AbstractLatentModel, row: Row) -> Scalar:
     posterior = model.posterior(row)
-    got, do = type(posterior).__name__, "set inference=MeanField(), or use ImportanceWeighted()"
+    got, do = type(posterior).__name__, "set inference=MeanFieldInference(), or use ImportanceWeighted()"
     require(isinstance(posterior, AbstractBounded), "Variational", "inference by a bound", got, do)
     assert isinstance(posterior, AbstractBounded)
     return posterior.log_bound

@@ -48,7 +48,7 @@ class Factors(eqx.Module):
         return tuple(map(jax.nn.sigmoid, self.odds))
 
 
-class MeanField(AbstractInference):
+class MeanFieldInference(AbstractInference):
     r"""The best factorised :math:`q(z) = \prod_i \mu_i^{z_i} (1 - \mu_i)^{1 - z_i}` of a row, by its own bound.
 
     With :math:`a_i = \sum_j W_{ij} z_j + b_i` and one more parameter :math:`\xi_i` for each unit with parents,
@@ -76,9 +76,9 @@ class MeanField(AbstractInference):
     >>> from ravine.models.belief_net import belief_net
     >>> p = belief_net((2, 3), "-", Bits(), jnp.full(4, 0.25), key=jr.key(0))
     >>> row = Row(jnp.array([1.0, 0.0, 1.0, 1.0]))
-    >>> [layer.shape for layer in MeanField()(p, row).mean()]
+    >>> [layer.shape for layer in MeanFieldInference()(p, row).mean()]
     [(2,), (3,)]
-    >>> bounds = MeanField(rounds=5).climb(p, row)
+    >>> bounds = MeanFieldInference(rounds=5).climb(p, row)
     >>> bool((bounds[1:] >= bounds[:-1] - 1e-6).all())
     True
     """
@@ -87,7 +87,7 @@ class MeanField(AbstractInference):
 
     def __call__(self, generator: AbstractGenerator, row: Row) -> MeanFieldPosterior:
         """The settled posterior, through which no gradient flows; its bound has that of the generator."""
-        layers, cells = SigmoidLayers.of(generator, "MeanField"), Cells.of(row)
+        layers, cells = SigmoidLayers.of(generator, "MeanFieldInference"), Cells.of(row)
         factors = self.settled(layers, cells)
         return MeanFieldPosterior(mean_field_bound(layers, cells, factors), _law(layers, factors), factors)
 
@@ -99,7 +99,7 @@ class MeanField(AbstractInference):
 
     def climb(self, generator: AbstractGenerator, row: Row) -> Float[Array, " rounds"]:
         """The bound on log p(row), in nats, after each round."""
-        layers, cells = SigmoidLayers.of(generator, "MeanField"), Cells.of(row)
+        layers, cells = SigmoidLayers.of(generator, "MeanFieldInference"), Cells.of(row)
 
         def one(factors: Factors, _: None) -> tuple[Factors, Scalar]:
             factors = improved(layers, cells, factors)
@@ -154,7 +154,7 @@ def start(layers: SigmoidLayers) -> Factors:
 
 
 def mean_field_bound(layers: SigmoidLayers, cells: Cells, factors: Factors) -> Scalar:
-    """The bound on log p of the observed cells at any parameters, in nats; see `MeanField`."""
+    """The bound on log p of the observed cells at any parameters, in nats; see `MeanFieldInference`."""
     means = factors.means()
     total = jnp.sum(means[0] * layers.top - softplus(layers.top))
     for i, (weight, bias) in enumerate(zip(layers.weights, layers.biases, strict=True)):

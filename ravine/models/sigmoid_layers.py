@@ -53,7 +53,7 @@ class SigmoidLayers(eqx.Module):
     >>> import jax.random as jr
     >>> from ravine.models.belief_net import belief_net
     >>> p = belief_net((2, 3), "-", Bits(), jnp.full(4, 0.25), key=jr.key(0))
-    >>> [weight.shape for weight in SigmoidLayers.of(p, "MeanField").weights]
+    >>> [weight.shape for weight in SigmoidLayers.of(p, "MeanFieldInference").weights]
     [(3, 2), (4, 3)]
     """
 

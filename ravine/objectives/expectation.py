@@ -27,9 +27,9 @@ class VariationalEM(eqx.Module):
     >>> from ravine.dist import Bits
     >>> from ravine.models.belief_net import belief_net
     >>> from ravine.models.directed import Helmholtz
-    >>> from ravine.models.mean_field import MeanField
+    >>> from ravine.models.mean_field import MeanFieldInference
     >>> p = belief_net((2,), "-", Bits(), jnp.full(3, 0.5), key=jr.key(0))
-    >>> loss, metrics = VariationalEM()(Helmholtz(p, MeanField()), Row(jnp.ones((1, 3))), key=jr.key(1))
+    >>> loss, metrics = VariationalEM()(Helmholtz(p, MeanFieldInference()), Row(jnp.ones((1, 3))), key=jr.key(1))
     >>> bool(loss == -metrics["elbo"])
     True
     """
@@ -47,7 +47,7 @@ class VariationalEM(eqx.Module):
             When the posterior of the model knows no bound.
         """
         posterior = model.posterior(row)
-        got, do = type(posterior).__name__, "set inference=MeanField(), or learn with ELBO(...)"
+        got, do = type(posterior).__name__, "set inference=MeanFieldInference(), or learn with ELBO(...)"
         require(isinstance(posterior, AbstractBounded), "VariationalEM", "inference by a bound", got, do)
         assert isinstance(posterior, AbstractBounded)
         return posterior.log_bound

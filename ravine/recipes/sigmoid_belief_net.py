@@ -58,8 +58,8 @@ class SigmoidBeliefNet(LatentVariableModel):
     likelihood : how the generator's outputs become p(x | z); None picks the one for the kind of cells.
     objective : what is lowered, with its gradient estimator: ``IWAE(5, VIMCO())``, ``ELBO(RLOO(4))``,
         ``ELBO(NVIL())``, ``ELBO(DisARM())``, ``ELBO(REBAR())``, ...
-    inference : None learns a recognition network beside the generator; ``MeanField()``, ``GibbsSampling()`` and
-        ``ExactInference()`` work the posterior of each row out instead. ``VariationalEM()`` is the objective of the
+    inference : None learns a recognition network beside the generator; ``MeanFieldInference()``, ``GibbsSampling()``
+        and ``ExactInference()`` work the posterior of each row out instead. ``VariationalEM()`` is the objective of the
         first and the last of them, ``MonteCarloEM()`` that of the other.
     rate : step size of Adam, a number or a schedule.
     batch_size, steps : rows per step, and the number of steps at most.

@@ -112,7 +112,7 @@ class ExactInference(AbstractInference):
         ValueError
             When a layer has values that cannot be listed, or there are too many.
         """
-        do = "use MeanField(), GibbsSampling() or a recognition network"
+        do = "use MeanFieldInference(), GibbsSampling() or a recognition network"
         got = type(generator).__name__
         require(isinstance(generator, AbstractDirected), "ExactInference", "a generator of layers", got, do)
         p = cast(AbstractDirected, generator)
