@@ -169,9 +169,23 @@ class AbstractBounded(AbstractPosterior):
     Attributes
     ----------
     log_bound : the bound, in nats; its gradient is that of the generator, the posterior being held.
+    law : of the latent.
     """
 
     log_bound: eqx.AbstractVar[Scalar]
+    law: eqx.AbstractVar[AbstractPosterior]
+
+    def drawn(self, draw: Draw, *, key: PRNGKeyArray) -> tuple[Latent, Scalar]:
+        return self.law.drawn(draw, key=key)
+
+    def log_prob(self, z: Latent) -> Scalar:
+        return self.law.log_prob(z)
+
+    def nodes(self) -> tuple[AbstractDistribution, ...]:
+        return self.law.nodes()
+
+    def expect(self, cost: Cost, gradient: AbstractGradient, *, key: PRNGKeyArray) -> Scalar:
+        return self.law.expect(cost, gradient, key=key)
 
 
 class AbstractVisited(AbstractPosterior):

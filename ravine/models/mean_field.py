@@ -9,16 +9,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float
 
 from ravine._special import softplus
 from ravine.core import (
-    AbstractDistribution,
     AbstractGenerator,
-    AbstractGradient,
     AbstractInference,
-    Cost,
-    Draw,
     Latent,
     Row,
     Scalar,
@@ -122,20 +118,8 @@ class MeanFieldPosterior(AbstractBounded):
     law: OneNode | Chain
     factors: Factors
 
-    def drawn(self, draw: Draw, *, key: PRNGKeyArray) -> tuple[Latent, Scalar]:
-        return self.law.drawn(draw, key=key)
-
-    def log_prob(self, z: Latent) -> Scalar:
-        return self.law.log_prob(z)
-
     def mean(self) -> Latent:
         return self.law.mean()
-
-    def nodes(self) -> tuple[AbstractDistribution, ...]:
-        return self.law.nodes()
-
-    def expect(self, cost: Cost, gradient: AbstractGradient, *, key: PRNGKeyArray) -> Scalar:
-        return self.law.expect(cost, gradient, key=key)
 
 
 def _law(layers: SigmoidLayers, factors: Factors) -> OneNode | Chain:

@@ -18,10 +18,7 @@ from ravine.core import (
     AbstractDiscrete,
     AbstractDistribution,
     AbstractGenerator,
-    AbstractGradient,
     AbstractInference,
-    Cost,
-    Draw,
     Latent,
     Row,
     Scalar,
@@ -184,17 +181,5 @@ class ExactPosterior(AbstractBounded):
     law: OneNode | Chain
     means: Latent
 
-    def drawn(self, draw: Draw, *, key: PRNGKeyArray) -> tuple[Latent, Scalar]:
-        return self.law.drawn(draw, key=key)
-
-    def log_prob(self, z: Latent) -> Scalar:
-        return self.law.log_prob(z)
-
     def mean(self) -> Latent:
         return self.means
-
-    def nodes(self) -> tuple[AbstractDistribution, ...]:
-        return self.law.nodes()
-
-    def expect(self, cost: Cost, gradient: AbstractGradient, *, key: PRNGKeyArray) -> Scalar:
-        return self.law.expect(cost, gradient, key=key)
