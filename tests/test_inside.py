@@ -349,6 +349,21 @@ def test_shares_of_robust_rows_never_rise_and_begin_at_the_accuracy():
     assert str(found).splitlines()[0] == f"PGD(steps=5), {ROWS} rows" and "+-" in str(found)
 
 
+class Timid(diagnose.AbstractAttack):
+    """The fast method, which does not dare to go far."""
+
+    ball: diagnose.AbstractBall = Linf()
+
+    def __call__(self, loss: Any, radius: Any, box: Box, *, key: Any) -> Any:
+        return jnp.where(radius < 0.25, FGSM()(loss, radius, box, key=key), 0.0)
+
+
+def test_what_is_lost_in_a_ball_is_lost_in_larger_ones():
+    X, y = table(2)
+    found = robust_accuracy(linear(), X, y, [0.0, 0.2, 0.4], attack=Timid(), bounds=(-1e3, 1e3))
+    assert found.accuracy[2] == found.accuracy[1] < found.accuracy[0]
+
+
 # --- rows that raise a unit
 
 
