@@ -31,7 +31,7 @@ from ravine.models.belief_chains import GibbsSampling, UnitGibbs
 from ravine.models.belief_net import belief_net
 from ravine.models.directed import Directed, Helmholtz
 from ravine.models.mean_field import Factors, MeanFieldInference, improved, mean_field_bound, start
-from ravine.models.sigmoid_layers import Cells, SigmoidLayers
+from ravine.models.sigmoid_layers import SeenCells, SigmoidLayers
 from ravine.nets import MLP, Signed
 from ravine.objectives import ELBO, MonteCarloEM, VariationalEM
 from ravine.recognisers import BottomUp, ExactInference
@@ -73,7 +73,7 @@ moves = eqx.filter_jit(
 
 
 @eqx.filter_jit
-def rounds_from(read: SigmoidLayers, cells: Cells, factors: Factors) -> Any:
+def rounds_from(read: SigmoidLayers, cells: SeenCells, factors: Factors) -> Any:
     """The bound after each of 40 rounds."""
 
     def one(factors: Factors, _: None) -> tuple[Factors, Any]:
@@ -133,9 +133,9 @@ def row_with(mask: Any = None) -> Row:
     return Row(jnp.where(seen, ROW, 0.0), seen)
 
 
-def both(net: Directed, mask: Any = None) -> tuple[SigmoidLayers, Cells, Row]:
+def both(net: Directed, mask: Any = None) -> tuple[SigmoidLayers, SeenCells, Row]:
     row = row_with(mask)
-    return SigmoidLayers.of(net, "test"), Cells.of(row), row
+    return SigmoidLayers.of(net, "test"), SeenCells.of(row), row
 
 
 def golden() -> Directed:
@@ -350,7 +350,7 @@ def test_a_hole_is_a_cell_that_does_not_exist(layers, seed):
         assert float(holed.log_bound) == pytest.approx(float(whole.log_bound), abs=1e-12)
         for got, want in zip(holed.mean(), whole.mean(), strict=True):
             np.testing.assert_allclose(got, want, atol=1e-12)
-    (read, cells, _), few = both(net, HOLE), Cells.of(rest)
+    (read, cells, _), few = both(net, HOLE), SeenCells.of(rest)
     z = tuple(jnp.asarray(layer[[3, -2]]) for layer in states(layers))
     before, after = (tuple(layer[i] for layer in z) for i in (0, 1))
     move = UnitGibbs(read, cells).log_step(before, after)

@@ -33,7 +33,7 @@ from ravine.core import (
     walk,
 )
 from ravine.dist import Bernoulli
-from ravine.models.sigmoid_layers import Cells, Layers, SigmoidLayers
+from ravine.models.sigmoid_layers import SeenCells, Layers, SigmoidLayers
 from ravine.posteriors import AbstractVisited
 
 Take = Callable[[Scalar, Any], Array]  # (log odds of a unit, what is told of it) to its next value
@@ -57,7 +57,7 @@ class UnitGibbs(AbstractKernel):
     """
 
     layers: SigmoidLayers
-    cells: Cells
+    cells: SeenCells
 
     def init(self, position: Layers, *, key: PRNGKeyArray) -> Layers:
         return position
@@ -140,7 +140,7 @@ class GibbsSampling(AbstractInference):
 
     def __call__(self, generator: AbstractGenerator, row: Row) -> GibbsPosterior:
         """Chains given the row; nothing is drawn yet."""
-        layers, cells = stop_gradient((SigmoidLayers.of(generator, "GibbsSampling"), Cells.of(row)))
+        layers, cells = stop_gradient((SigmoidLayers.of(generator, "GibbsSampling"), SeenCells.of(row)))
         key = row_keys(jr.key(self.seed), jax.tree.map(lambda leaf: leaf[None], cells))[0]
         return GibbsPosterior(UnitGibbs(layers, cells), key, self.scans, self.draws)
 

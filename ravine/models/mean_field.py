@@ -21,7 +21,7 @@ from ravine.core import (
 )
 from ravine.dist import Bernoulli
 from ravine.models.labelled import Whatever
-from ravine.models.sigmoid_layers import Cells, Layers, SigmoidLayers
+from ravine.models.sigmoid_layers import SeenCells, Layers, SigmoidLayers
 from ravine.posteriors import AbstractBounded, Chain, OneNode
 
 LARGEST = 30.0  # log odds of a unit under q: beyond, one more nat of confidence changes nothing that a float can hold
@@ -83,11 +83,11 @@ class MeanFieldInference(AbstractInference):
 
     def __call__(self, generator: AbstractGenerator, row: Row) -> MeanFieldPosterior:
         """The settled posterior, through which no gradient flows; its bound has that of the generator."""
-        layers, cells = SigmoidLayers.of(generator, "MeanFieldInference"), Cells.of(row)
+        layers, cells = SigmoidLayers.of(generator, "MeanFieldInference"), SeenCells.of(row)
         factors = self.settled(layers, cells)
         return MeanFieldPosterior(mean_field_bound(layers, cells, factors), _law(layers, factors), factors)
 
-    def settled(self, layers: SigmoidLayers, cells: Cells) -> Factors:
+    def settled(self, layers: SigmoidLayers, cells: SeenCells) -> Factors:
         """The parameters after all rounds."""
         layers, cells = stop_gradient((layers, cells))
         first = start(layers)
@@ -95,7 +95,7 @@ class MeanFieldInference(AbstractInference):
 
     def climb(self, generator: AbstractGenerator, row: Row) -> Float[Array, " rounds"]:
         """The bound on log p(row), in nats, after each round."""
-        layers, cells = SigmoidLayers.of(generator, "MeanFieldInference"), Cells.of(row)
+        layers, cells = SigmoidLayers.of(generator, "MeanFieldInference"), SeenCells.of(row)
 
         def one(factors: Factors, _: None) -> tuple[Factors, Scalar]:
             factors = improved(layers, cells, factors)
@@ -137,7 +137,7 @@ def start(layers: SigmoidLayers) -> Factors:
     return Factors((jnp.clip(odds[0], -LARGEST, LARGEST), *odds[1:-1]), tuple(tilts))
 
 
-def mean_field_bound(layers: SigmoidLayers, cells: Cells, factors: Factors) -> Scalar:
+def mean_field_bound(layers: SigmoidLayers, cells: SeenCells, factors: Factors) -> Scalar:
     """The bound on log p of the observed cells at any parameters, in nats; see `MeanFieldInference`."""
     means = factors.means()
     total = jnp.sum(means[0] * layers.top - softplus(layers.top))
@@ -149,7 +149,7 @@ def mean_field_bound(layers: SigmoidLayers, cells: Cells, factors: Factors) -> S
     return total + sum(map(jnp.sum, entropies))
 
 
-def improved(layers: SigmoidLayers, cells: Cells, factors: Factors) -> Factors:
+def improved(layers: SigmoidLayers, cells: SeenCells, factors: Factors) -> Factors:
     """The parameters after one round."""
     odds, tilts = list(factors.odds), list(factors.tilts)
     for i in reversed(range(len(odds))):
@@ -162,7 +162,7 @@ def improved(layers: SigmoidLayers, cells: Cells, factors: Factors) -> Factors:
     return Factors(tuple(odds), tuple(tilts))
 
 
-def _below(cells: Cells, means: Layers, i: int) -> tuple[Float[Array, " below"], Bool[Array, " below"]]:
+def _below(cells: SeenCells, means: Layers, i: int) -> tuple[Float[Array, " below"], Bool[Array, " below"]]:
     """Means of the units below layer ``i``, and which of them count."""
     if i + 1 == len(means):
         return cells.x, cells.seen

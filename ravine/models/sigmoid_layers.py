@@ -20,18 +20,18 @@ from ravine.nets import MLP, Signed
 Layers = tuple[Float[Array, " _"], ...]
 
 
-class Cells(eqx.Module):
+class SeenCells(eqx.Module):
     """The cells of a row side by side, and which of them are observed; 0 where they are not."""
 
     x: Float[Array, " cells"]
     seen: Bool[Array, " cells"]
 
     @staticmethod
-    def of(row: Row) -> Cells:
+    def of(row: Row) -> SeenCells:
         """Those of a row."""
         x = row.x.ravel() if jnp.issubdtype(row.x.dtype, jnp.floating) else row.x.ravel().astype(float)
         seen = jnp.ones(x.shape, bool) if row.mask is None else row.mask.ravel()
-        return Cells(jnp.where(seen, x, 0), seen)
+        return SeenCells(jnp.where(seen, x, 0), seen)
 
 
 class SigmoidLayers(eqx.Module):
