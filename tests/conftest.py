@@ -38,6 +38,17 @@ DEAR = (
     "anomalies",
     "gradient_table",
     "imputed_interval",
+    "ClassificationRBM",
+    "SemiSupervisedGumbel",
+    "CoupledClassifier",
+    "found",
+    "activation_maximisation",
+    "adversarial_examples",
+    "learning_alignment",
+    "MonteCarloEM",
+    "VariationalEM",
+    "MeanFieldInference",
+    "RELAX",
 )
 
 
@@ -47,7 +58,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
-MAPS = 10_000  # of memory; a process has 65,530 on common systems, and every compiled program maps some
+MAPS = 30_000  # of memory; a process has 65,530 on common systems, and every compiled program maps some
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,7 +7,7 @@ With another seed a correct number would fail once in 150,000 times (two-sided n
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import pytest
 from jaxtyping import Array, PyTree
 
 from ravine._tree import Fixed, trainable
@@ -38,6 +39,13 @@ from ravine.posteriors import OneNode
 from ravine.recognisers import Amortised, BottomUp, Filled
 
 LIMIT = 4.5
+
+
+def some(names: Iterable[Any], *fast: Any) -> list[Any]:
+    """All the names of a table; those that are not named again are left to `make test-all`."""
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 CELLS = 3
 
 

@@ -256,6 +256,7 @@ def test_rows_score_what_a_list_of_states_says(units, x64):
     assert bool(jax.vmap(lambda x, m: model.completable(model.lifted(Row(x, m))))(X, mask)[few].all())
 
 
+@pytest.mark.slow
 def test_a_row_with_more_unknown_is_annealed(x64):
     model = machine(15, 3, strength=0.3)  # 12 hidden units: 12 of 15 bits, more than are listed for each row
     states, value = listed(model)

@@ -492,6 +492,7 @@ def test_a_plain_run_says_nothing_on_standard_error(tmp_path):
     assert (run.returncode, err) == (0, "") and "kept in" in out
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_resume_completes(shell, tmp_path):
     words = ["vae", "digits", *TINY[2:], "--set", "patience=1000000", "--out", tmp_path / "run"]
     metrics = tmp_path / "run" / "metrics.jsonl"
@@ -521,6 +522,7 @@ def test_a_reader_that_stops_reading_is_no_error(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_the_progress_bar_appears_only_when_asked(capsys):
     X = load_dataset("iris").train
     rv.FactorAnalysis(iterations=3, progress=False, random_state=0).fit(X)

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import LIMIT
+from helpers import LIMIT, some
 from scipy.integrate import quad
 
 import ravine as rv
@@ -248,7 +248,7 @@ def test_differences_are_those_that_decide_and_the_first_has_the_highest_lower_b
         assert best_of([plain(3.0), bracketed(5.0, gap), plain(9.0, "estimate")]).label == first
 
 
-@pytest.mark.parametrize("folds", [None, 2])
+@pytest.mark.parametrize("folds", some([None, 2], None))
 def test_an_energy_is_bracketed(folds):
     X = bits_of_a_tree(300)
     annealed = Normalised(AIS(200, 50))
@@ -312,6 +312,7 @@ def test_a_comparison_is_written_in_every_form(gaussian, tmp_path):
         gaussian.difference("gaussian", "nobody")
 
 
+@pytest.mark.slow
 def test_a_tree_is_best_of_a_tree():
     X = bits_of_a_tree(600)
     fresh = bits_of_a_tree(2_000, seed=1)
@@ -327,6 +328,7 @@ def test_a_tree_is_best_of_a_tree():
     assert directions == {"chow-liu": "exact", "independent": "exact", "gaussian": "lower"}
 
 
+@pytest.mark.slow
 def test_refusals_and_other_measures_are_lines_of_the_table():
     X = bits_of_a_tree(80)
     recipes = {

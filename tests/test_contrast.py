@@ -31,7 +31,7 @@ from energies import (
     tabulated,
     worst_feature,
 )
-from helpers import LIMIT, flat, worst
+from helpers import LIMIT, flat, some, worst
 from jaxtyping import Array
 from scipy.special import logsumexp
 
@@ -284,7 +284,7 @@ def test_a_rule_hands_its_chains_on():
 
 
 @double
-@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("k", some([1, 3], 3))
 def test_tempered_chains_show_the_last_rung(k):
     """Each ladder is `Tempering`, ``k`` times, whatever the data are."""
     model, source = energy_of("beside count"), Tempered(5, 4, k)
@@ -383,7 +383,7 @@ def test_only_the_part_that_is_named_learns():
 
 
 @double
-@pytest.mark.parametrize("name", ["golden", "spin potts", "potts binary"])
+@pytest.mark.parametrize("name", some(["golden", "spin potts", "potts binary"], "golden"))
 def test_pseudo_likelihood_is_the_sum_over_cells(name):
     """Of log p(cell | all others) in the table of all states."""
     found = table(name)
@@ -479,6 +479,7 @@ def flipped(model: Any, v: np.ndarray, h: np.ndarray) -> Any:
     return dataclasses.replace(model, visible=visible, hidden=hidden, coupling=Dense(sv[:, None] * weight * sh[None]))
 
 
+@pytest.mark.slow
 @double
 def test_a_centred_step_does_not_care_which_value_is_called_one():
     """Flipping bits before or after a step is the same; without offsets it is not."""

@@ -233,6 +233,7 @@ def prototypes(seed: int, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return np.where(turned, 1 - patterns[y], patterns[y]).astype(float), y, patterns
 
 
+@pytest.mark.slow
 def test_prototypes_are_told_and_dreamt():
     X, y, patterns = prototypes(0, 1_000)
     fields = {"layers": (64, 32), "top": Independent(), "negatives": Persistent(1, 64), "telling": LocalTelling(1.0)}
@@ -244,6 +245,7 @@ def test_prototypes_are_told_and_dreamt():
     assert np.mean(away.argmin(axis=1) == np.repeat(np.arange(10), 20)) > 0.95
 
 
+@pytest.mark.slow
 def test_few_labels_and_many_rows():
     X, y, _ = prototypes(1, 600)
     some = np.where(np.arange(600) < 60, y, -1)
@@ -313,6 +315,7 @@ def test_both_readings_of_the_way_up_beside_the_posterior():
         approximations(net(AssociativeMemory(2), sizes=(20, 2)), Row(jnp.asarray(X)))
 
 
+@pytest.mark.slow
 def test_the_gap_falls_as_the_halves_learn():
     X = np.repeat(bits(4)[[0, 3, 5, 15]], 50, axis=0)
     fields = {"layers": (3,), "top": AssociativeMemory(2), "rate": 0.01, "random_state": 0, "progress": False}
@@ -349,6 +352,7 @@ def test_maps_need_an_image():
             coupled_net(BinaryUnits().sized((30,)), sizes, AssociativeMemory(3), 0, 5, image=image, key=jr.key(0))
 
 
+@pytest.mark.slow
 def test_maps_learn_on_which_side_a_square_is():
     stream = np.random.default_rng(0)
     y, down, off = stream.integers(0, 2, size=400), stream.integers(0, 4, size=400), stream.integers(0, 2, size=400)

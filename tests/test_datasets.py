@@ -270,6 +270,7 @@ def small_homes(web, tmp_path, monkeypatch):
     return serve
 
 
+@pytest.mark.slow
 @with_data
 def test_bits_of_omniglot_are_drawn_once_from_its_grey_levels():
     grey, bits = load_dataset("omniglot"), load_dataset("omniglot-bits")

@@ -192,6 +192,7 @@ def close(drawn: jnp.ndarray, want: np.ndarray) -> None:
     assert (np.abs(values.mean(axis=0) - want) < LIMIT * error + 1e-12).all()
 
 
+@pytest.mark.slow
 def test_a_classifier_learns_dreams_and_fills():
     stream = np.random.default_rng(0)
     y = stream.integers(0, 2, size=400)
@@ -263,6 +264,7 @@ def test_back_propagation_tunes_the_network_alone():
     np.testing.assert_allclose(tuned.score_samples(X[:5]), plain.score_samples(X[:5]), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_over_goes_on_with_another_stage(tmp_path):
     """To the bit, what one run of all stages learns: here the machine on top alone, by persistent chains."""
     X = np.random.default_rng(0).integers(0, 2, size=(60, 4)).astype(float)
@@ -278,6 +280,7 @@ def test_a_run_that_was_over_goes_on_with_another_stage(tmp_path):
     assert moved(lambda net: net.top.coupling.weight) and not moved(lambda net: net.layers[0].generative.weight)
 
 
+@pytest.mark.slow
 def test_haste_is_of_the_machine_on_top_alone():
     model, batch = net(0, classes=2), Row(jnp.asarray(bits(4)[:3]), y=jnp.array([0, 1, 0]))
     slope = lambda haste: jax.grad(lambda m: UpDown(2, haste)(m, batch, key=jr.key(0))[0])(model)  # noqa: E731

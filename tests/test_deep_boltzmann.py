@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import LIMIT, z_scores
+from helpers import LIMIT, some, z_scores
 from scipy.special import expit, logsumexp
 
 from ravine._tree import Fixed, trainable
@@ -32,6 +32,7 @@ from ravine.verbs import log_likelihood
 
 NETS = {"4-3-2": (4, 3, 2), "3-2-2-2": (3, 2, 2, 2)}
 EVERY = pytest.mark.parametrize("sizes", NETS.values(), ids=NETS)
+ONE = pytest.mark.parametrize("sizes", some(NETS.values(), (4, 3, 2)), ids=NETS)
 
 
 def net(sizes: tuple[int, ...], seed: int = 0, strength: float = 1.0) -> DeepBoltzmann:
@@ -82,7 +83,7 @@ def bounds(model: DeepBoltzmann, batch: Row, rounds: int = 50) -> jax.Array:
     return jax.vmap(lambda row: model.log_bound(model.lifted(row), rounds))(batch)
 
 
-@EVERY
+@ONE
 def test_the_evidence_of_the_mean_field_is_a_bound(sizes, x64):
     """Of every row with every pattern of missing cells; log Z is listed, so that the number is a lower bound."""
     model, (X, mask) = net(sizes), every_hole(sizes[0])
@@ -137,7 +138,7 @@ def test_energies_and_log_z_are_those_of_a_list(sizes, x64):
     assert logsumexp(-summed) - np.log(2.0 ** sum(sizes[1::2])) == pytest.approx(logsumexp(value), abs=1e-10)
 
 
-@EVERY
+@ONE
 def test_sweeps_leave_the_law_as_it_is(sizes, x64):
     """The laws that a sweep draws from, state by state; then the sweep itself, from one state, by many draws."""
     model, (even, odd) = net(sizes), (np.cumsum([0, *net(sizes).coupling.sizes()[i::2]]) for i in (0, 1))
@@ -191,6 +192,7 @@ def test_holes_and_layers_are_summed_out_exactly(sizes, x64):
     assert got.direction == "exact" and got.method == "enumerated"
 
 
+@pytest.mark.slow
 def test_layers_with_too_many_states_are_annealed(x64):
     """Thirteen odd and eleven even hidden units: more than either list may hold for each row."""
     model = net((3, 13, 11), strength=0.3)
@@ -216,7 +218,7 @@ def test_annealing_finds_log_z(sizes, x64):
 # --- mean field
 
 
-@EVERY
+@ONE
 def test_the_bound_is_never_above_and_never_falls(sizes, x64):
     X, mask = every_hole(sizes[0])
     batch = Row(jnp.asarray(X), jnp.asarray(mask))
@@ -385,6 +387,7 @@ def test_it_learns_bars_and_stripes_with_both_layers():
     assert float(np.mean(got.value)) < model.score(X) - 0.3
 
 
+@pytest.mark.slow
 def test_the_verbs_of_the_recipe():
     model, X = fitted()
     assert model.transform(X).shape == (len(X), 9) and model.reconstruct(X).shape == X.shape

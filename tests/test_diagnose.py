@@ -497,6 +497,7 @@ def grey_rows(seed: int, n: int = 40) -> Row:
     return Row(jnp.where(mask, x, 0), mask)
 
 
+@pytest.mark.slow
 def test_a_diagnosis_has_every_finding_in_words_and_json():
     """Rows with holes, drawn as bits."""
     held = grey_rows(1)

@@ -13,7 +13,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from helpers import LIMIT, MODELS, binary_rows, worst
+from helpers import LIMIT, MODELS, binary_rows, some, worst
 from scipy.special import expit, logsumexp
 
 import ravine as rv
@@ -38,11 +38,6 @@ TINY: dict[str, dict[str, Any]] = {
 }
 WIDTHS = {"SigmoidBeliefNet": 5, "ConcreteVAE": 3, "IGRVAE": 6, "IMLEVAE": 8}
 CENTRES = (np.array([0.3, -0.2]), np.array([0.1, 0.4, -0.5]))
-
-
-def some(names: Any, *quick: Any) -> list:
-    """All names; those that are not quick run where there is time."""
-    return [pytest.param(name, marks=[] if name in quick else pytest.mark.slow) for name in names]
 
 
 def tiny(name: str, **fields: Any) -> Any:

@@ -266,6 +266,7 @@ def test_laws_of_one_form_trace_once(make):
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_numpyro_is_imported_only_when_used():
     program = "import sys, ravine.dist; sys.exit('numpyro' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

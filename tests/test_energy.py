@@ -38,7 +38,7 @@ from energies import (
     tabulated,
     worst_feature,
 )
-from helpers import LIMIT, flat
+from helpers import LIMIT, flat, some
 from scipy.special import erfcx, logsumexp
 
 from ravine._tree import Fixed, trainable
@@ -61,7 +61,7 @@ pytestmark = pytest.mark.usefixtures("x64")
 
 N = 20_000
 every_unit = pytest.mark.parametrize("name", UNITS)
-quick_first = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PAIRINGS]
+quick_first = some(PAIRINGS, *QUICK)
 every_pairing = pytest.mark.parametrize("name", [*quick_first, GOLDEN, CONVOLUTION])
 quick_pairing = pytest.mark.parametrize("name", [*QUICK, GOLDEN])
 countable = [name for name in PAIRINGS if min(map(state_count, (UNITS[part](0) for part in name.split()))) < np.inf]
@@ -423,9 +423,7 @@ def _partitions(model):
     return model.log_partition(), model.at(jnp.array(0.0)).log_partition(), model.log_start()
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in countable]
-)
+@pytest.mark.parametrize("name", some(countable, *QUICK))
 def test_log_partition_is_the_sum_over_all_pairs_of_states(name):
     found = table(name)
     log_z, log_z_0, log_start = (float(value) for value in _partitions(found.model))

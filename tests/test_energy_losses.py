@@ -245,6 +245,7 @@ def test_rows_without_a_label_and_of_no_weight_do_not_count(x64):
     assert float(seen["gap"]) == pytest.approx((wrong - energies[np.arange(3), [0, 2, 2]]).mean())
 
 
+@pytest.mark.slow
 def test_a_joint_contrast_is_the_sum_of_both_and_wants_answers(x64):
     model, rows = answering(), three_groups()
     other = jnp.asarray(np.random.default_rng(5).normal(size=(7, 2)))

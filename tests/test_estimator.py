@@ -14,7 +14,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import Quadrature
+from helpers import Quadrature, some
 from sklearn.exceptions import NotFittedError
 
 import ravine as rv
@@ -118,9 +118,7 @@ def refused(action, *words) -> None:
 
 # The others are of the family of the VAE, and take part in the checks of every recipe in `make test-all`.
 DEFAULT = ("vae", "gaussian-mixture", "factor-analysis")
-every = pytest.mark.parametrize(
-    "name", [name if name in DEFAULT else pytest.param(name, marks=pytest.mark.slow) for name in RECIPES]
-)
+every = pytest.mark.parametrize("name", some(RECIPES, *DEFAULT))
 
 
 # --- missing cells
@@ -259,7 +257,7 @@ UNITS = {name: RECIPES[name] for name in (*LEARNED, "factor-analysis")}
 UNITS["gaussian-mixture"] = functools.partial(RECIPES["gaussian-mixture"], standardise=True)  # its floor has a unit
 
 
-@pytest.mark.parametrize("name", [n if n in DEFAULT else pytest.param(n, marks=pytest.mark.slow) for n in UNITS])
+@pytest.mark.parametrize("name", some(UNITS, *DEFAULT))
 def test_likelihoods_are_in_the_users_units(name):
     """Another unit shifts the density by log |d new / d old|; with a power of two no more than rounding."""
     X = table()
@@ -309,9 +307,7 @@ TREATMENTS = {
 QUICK = ("reals",)
 
 
-@pytest.mark.parametrize(
-    "treatment", [t if t in QUICK else pytest.param(t, marks=pytest.mark.slow) for t in TREATMENTS]
-)
+@pytest.mark.parametrize("treatment", some(TREATMENTS, *QUICK))
 def test_a_number_says_how_the_data_were_treated(treatment):
     fields, treated, measure, values = TREATMENTS[treatment]
     model, X = digit_vae(**fields), digits(12)
@@ -532,6 +528,7 @@ def test_a_field_is_checked_when_training_starts(name, fields, words):
     assert not hasattr(recipe, "model_")
 
 
+@pytest.mark.slow
 def test_partial_fit_goes_on():
     X = table(holes=False)
     vae = RECIPES["vae"]()
@@ -543,6 +540,7 @@ def test_partial_fit_goes_on():
     assert not hasattr(rv.GaussianMixture(), "partial_fit") and not hasattr(rv.FactorAnalysis(), "partial_fit")
 
 
+@pytest.mark.slow
 def test_online_em_learns_in_passes():
     X = table(holes=False)
     online = rv.GaussianMixture(components=2, batch_size=20, rate=Power(-0.6), random_state=0)
@@ -584,7 +582,7 @@ def test_a_run_in_a_folder_goes_on(tmp_path):
     refused(lambda: unwritten.fit(X, folder=tmp_path), "lambda")  # before training, not after
 
 
-@pytest.mark.parametrize("name", [n if n == "vae" else pytest.param(n, marks=pytest.mark.slow) for n in LEARNED])
+@pytest.mark.parametrize("name", some(LEARNED, "vae"))
 def test_a_large_mapped_file_is_read_as_needed_and_gives_the_same_bits(name, tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", table())
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")

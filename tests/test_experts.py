@@ -182,6 +182,7 @@ def unigauss_product(experts: int) -> ProductOfExperts:
     return ProductOfExperts((wide, flat), wide)
 
 
+@pytest.mark.slow
 def test_fifteen_experts_find_clusters_by_contrastive_divergence():
     """Held-out log p, by quadrature, against the best Gaussian and against the law that made the rows."""
     X, held = clusters(0), clusters(1)
@@ -228,6 +229,7 @@ def test_energies_side_by_side_are_those_alone(x64):
     assert abs(found.value - truth) < LIMIT * found.standard_error + 0.01
 
 
+@pytest.mark.slow
 def test_models_side_by_side_learn_as_alone(x64):
     together, alone = three()
     data, other, row = bits((6, 3, 4), 1), bits((5, 3, 4), 2), Row

@@ -157,6 +157,7 @@ def _with(model: Selective, table: jax.Array) -> Selective:
     return eqx.tree_at(lambda m: m.classify.logits, model, table)
 
 
+@pytest.mark.slow
 def test_a_fit_approaches_the_best_bound_from_below():
     """Of three signs one is told: no classifier of it can do better than the share of each class among equals."""
     X, shares = np.tile(CUBE, (50, 1)), np.tile(np.stack([1 - CHANCE, CHANCE], axis=1), (50, 1))

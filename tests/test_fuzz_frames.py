@@ -28,6 +28,7 @@ from bad_frames import (
     Fuzzed,
     fuzzed,
 )
+from helpers import some
 from test_fuzz import NET, SHAPES, problems, told
 
 import ravine as rv
@@ -111,7 +112,7 @@ def found_in(table: Fuzzed, seed: int, name: str, draws: bool = True) -> list[st
     return told(seed, name, X, made_of, bad)
 
 
-@pytest.mark.parametrize("name", [n if n == "vae" else pytest.param(n, marks=pytest.mark.slow) for n in RECIPES])
+@pytest.mark.parametrize("name", some(RECIPES, "vae"))
 def test_a_few_frames(name):
     """Of one layout."""
     tables = [(fuzzed(seed, ("answers",)), seed) for seed in range(15)]

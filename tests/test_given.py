@@ -12,7 +12,7 @@ import jax.random as jr
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import LIMIT
+from helpers import LIMIT, some
 from scipy.special import expit, log_softmax, logsumexp
 
 import ravine as rv
@@ -88,7 +88,7 @@ def log_p(net: Any, row: np.ndarray, layers: tuple[Any, Any] = (2, 3)) -> float:
     return float(logsumexp(terms))
 
 
-@pytest.mark.parametrize("layers", [(2, 3), pytest.param(((2, 3), (1, 4)), marks=pytest.mark.slow), (2, (2, 3))])
+@pytest.mark.parametrize("layers", some([(2, 3), ((2, 3), (1, 4)), (2, (2, 3))], (2, 3)))
 def test_the_likelihood_is_that_of_the_free_cells_given_the_others(layers):
     rows = np.array(
         [[1, 0, 1, 0, 0], [0, 1, 1, 1, 1], [1, np.nan, 0, 1, np.nan], [0, np.nan, np.nan, 1, np.nan]], float
@@ -143,7 +143,7 @@ LEARNERS = {
 
 
 @pytest.mark.parametrize("layers", [(8,), pytest.param(((8, 3),), marks=pytest.mark.slow)], ids=["bits", "classes"])
-@pytest.mark.parametrize("name", [n if n == "relaxed" else pytest.param(n, marks=pytest.mark.slow) for n in LEARNERS])
+@pytest.mark.parametrize("name", some(LEARNERS, "relaxed"))
 def test_every_estimator_learns_what_follows_from_what_is_given(name, layers):
     model = recipe(given=3, layers=layers, steps=600, rate=1e-2, objective=LEARNERS[name]).fit(drawn_rows(400))
     fresh = drawn_rows(100, seed=1)
@@ -182,6 +182,7 @@ def frame(n: int = 120) -> pd.DataFrame:
     return pd.DataFrame({"group": pd.Categorical(group), "width": width, "size": size, "kind": kind})
 
 
+@pytest.mark.slow
 def test_a_frame_goes_through_every_verb(tmp_path):
     table = frame()
     model = recipe(given=("group", "size")).fit(table)

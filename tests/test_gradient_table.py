@@ -118,6 +118,7 @@ def test_bad_requests_are_one_line():
         rv.gradient_table(mixture, np.zeros((3, 2)))
 
 
+@pytest.mark.slow
 def test_one_argument_changes_the_estimator():
     X = (np.random.default_rng(0).uniform(size=(40, 5)) < 0.4).astype(float)
     fields = {"latents": 1, "classes": 3, "hidden": (4,), "steps": 3, "random_state": 0, "progress": False}

@@ -136,6 +136,7 @@ def test_reweighted_wake_sleep_equals_enumeration(sleep):
     agrees(estimates(ReweightedWakeSleep(2, sleep), model, row), want)
 
 
+@pytest.mark.slow
 def test_reweighted_wake_sleep_reaches_the_posterior_in_the_limit():
     """With many draws the weights are the posterior: the generator follows the gradient of log p(x)."""
     model, row = two_layers(), Row(X)

@@ -335,6 +335,7 @@ def test_completed_tables_differ_in_their_holes_alone(name):
     assert again.dtype == np.float32 and len(TRACES) == before, "a refit has compiled the training again"
 
 
+@pytest.mark.slow
 def test_every_table_has_parameters_of_its_own():
     """Means of the 400 holes of a column with 10 numbers: their variance between tables is that of a mean of 10 and of
     one of 400 together, 41 / 400; with the parameters of the fit it would be 1 / 400. Of 10 tables one set in 10,000 of
@@ -435,6 +436,7 @@ def coverage(estimates, variances, rows: int) -> tuple[float, float]:
     return float(held.mean()), float(held.std(ddof=1) / len(held) ** 0.5)
 
 
+@pytest.mark.slow
 def test_multiple_imputation_covers_and_its_improper_form_does_not(x64):
     """240 studies: the proper share is within 4.5 standard errors of 0.95 (false failures: 1 in 150,000 seeds).
 

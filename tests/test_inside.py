@@ -13,7 +13,7 @@ import jax.random as jr
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import CELLS, bits
+from helpers import CELLS, bits, some
 from inside import (
     CLASSIFIERS,
     DOUBLE,
@@ -61,14 +61,14 @@ from ravine.labels import log_shares
 from ravine.objectives import ELBO, Contrast, ExactLikelihood, MaximumLikelihood, WakeSleep
 from ravine.rules import Contrastive, ContrastiveDivergence, Descend, gradient_descent
 
-FEW = ("net", "deep", "rbm")  # the others take part in the costly checks in `make test-all`
-EVERY = [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in CLASSIFIERS]
+FEW = ("net", "rbm")  # the others take part in the costly checks in `make test-all`
+EVERY = some(CLASSIFIERS, *FEW)
 
 
 # --- slopes
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("name", EVERY)
 def test_log_shares_are_what_predict_proba_says(name):
     X, _ = rows_for(name)
     fitted = classifier(name)
@@ -578,6 +578,7 @@ def test_a_recipe_is_looked_at_with_its_own_rule():
 # --- pictures and words
 
 
+@pytest.mark.slow
 def test_everything_can_be_drawn(tmp_path):
     images, y = grey()
     deep, X = classifier("deep"), table()[0]
@@ -622,6 +623,7 @@ def test_the_shell_counts_rows_that_stay_right(tmp_path, capsys):
     assert "one at a time" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_shell_holds_clusters_to_their_own_word(tmp_path, capsys):
     assert main(["fit", "gaussian-mixture", "iris", "--set", "iterations=5", "--out", str(tmp_path / "run")]) == 0
     capsys.readouterr()

@@ -290,6 +290,7 @@ def test_the_error_of_nearer_is_that_of_repetitions():
     assert abs(np.mean(z)) < 4.5 / 20 and abs(np.var(z) - 1) < 4.5 * 0.071
 
 
+@pytest.mark.slow
 def test_independent_columns_are_told_from_a_law_with_one_cause():
     made = synthesize(rv.GaussianMixture(components=1, covariance=Diagonal()), correlated(200)).fidelity
     assert not made.good() and not made.columns.off().any()

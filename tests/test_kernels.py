@@ -391,6 +391,7 @@ def test_odds_of_an_exchange(first):
     assert first == 0 or np.all(ends[:, [0, 3]] == np.asarray(state)[None, [0, 3]])
 
 
+@pytest.mark.slow
 def test_tempering_begins_at_one_place_and_shows_the_last_chain():
     model = energy_of("beside binary")
     kernel, start = Tempering(model, jnp.array(BETAS)), model.start(key=jr.key(0))

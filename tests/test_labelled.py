@@ -213,6 +213,7 @@ def test_a_fitted_model_comes_back_with_its_labels(tmp_path):
         assert not hasattr(model, name)
 
 
+@pytest.mark.slow
 def test_images_may_be_seen_through_convolutions(tmp_path):
     """With holes, back from its file, and refused for rows that are no images."""
     digits, y = load_digits(return_X_y=True)
@@ -252,6 +253,7 @@ def test_labels_may_be_a_column(tmp_path, monkeypatch, capsys):
         assert said in line and line.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_mixture_tells_classes_in_the_shell(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "gaussian-mixture", "iris", "--set", "components=2", "--out", "run"]) == 0

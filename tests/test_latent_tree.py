@@ -16,7 +16,7 @@ import jax.random as jr
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import LIMIT
+from helpers import LIMIT, some
 from scipy.special import expit, log_softmax
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
@@ -191,7 +191,7 @@ def test_score_functions_follow_the_sum_over_trees(gradient, x64):
 QUICK = ("straight-through-gumbel", "gapped")
 
 
-@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in HARD])
+@pytest.mark.parametrize("name", some(HARD, *QUICK))
 def test_forwards_a_straight_through_draw_is_a_tree(name, x64):
     """Its merges are zeros and ones to the bit; what follows from them differs by the rounding of two programs."""
     m, row = model(), sentence((3, 0, 4, 1, 1), 7)
@@ -248,7 +248,7 @@ def test_padding_changes_nothing(leaf):
     assert np.abs(answer(m, sentence((3, 0, 4, 1, 2, 3), 6))[0] - narrow[0]).max() > 1e-4
 
 
-@pytest.mark.parametrize("name", [n if n == "gapped" else pytest.param(n, marks=pytest.mark.slow) for n in HARD])
+@pytest.mark.parametrize("name", some(HARD, "gapped"))
 def test_left_first_is_the_left_branching_tree(name):
     """The law is certain, so a draw is no draw, and its gradient the exact one."""
     m = eqx.tree_at(lambda m: m.order, model(), LeftFirst().built(3, key=jr.key(0)))
@@ -301,6 +301,7 @@ def fitted() -> Any:
     return rv.LatentTreeClassifier(**TINY).fit(*data())
 
 
+@pytest.mark.slow
 def test_a_fit_is_a_classifier():
     X, y = data()
     p = fitted().predict_proba(X)

@@ -12,7 +12,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from helpers import LIMIT, MODELS, binary_rows, exactly, flat, with_gradient
+from helpers import LIMIT, MODELS, binary_rows, exactly, flat, some, with_gradient
 
 from ravine import verbs
 from ravine._tree import Part, as_arrays, strong
@@ -28,11 +28,6 @@ from ravine.rules import Descend, Optimiser
 pytestmark = pytest.mark.usefixtures("x64")
 N = 4_000
 STEPS = 300
-
-
-def some(names: Any, *quick: str) -> list:
-    """All names; those that are not quick run where there is time."""
-    return [pytest.param(name, marks=[] if name in quick else pytest.mark.slow) for name in names]
 
 
 # Six bits, and a cost that is far from linear and differs from row to row.

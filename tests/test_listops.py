@@ -98,6 +98,7 @@ def long(sentences) -> list[str]:
     return [sentence for sentence in sentences if len(listops.tokens(sentence)) >= 8]
 
 
+@pytest.mark.slow
 @with_data
 def test_generated_sentences_are_like_the_published_ones():
     """Five comparisons: with another seed a right generator fails once in 2000 times. Wrong ones are told apart."""

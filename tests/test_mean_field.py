@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import LIMIT, MODELS, affine, z_scores
+from helpers import LIMIT, MODELS, affine, some, z_scores
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, logsumexp
 
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("x64")
 CELLS = 4
 ROW = jnp.array([1.0, 0.0, 1.0, 1.0])
 HOLE = jnp.array([True, True, False, True])
-NETS = [((3,), 0), ((2, 3), 1), ((2, 2, 2), 2), ((2, 4), 3)]
+NETS = [((3,), 0), ((2, 2, 2), 2), *(pytest.param(*net, marks=pytest.mark.slow) for net in [((2, 3), 1), ((2, 4), 3)])]
 every_net = pytest.mark.parametrize("layers, seed", NETS)
 either_mask = pytest.mark.parametrize("mask", [None, HOLE], ids=["whole", "hole"])
 
@@ -288,6 +288,7 @@ def test_no_round_lowers_the_bound(layers, seed, mask, scale):
         assert (np.diff(bounds) >= -1e-12 * np.maximum(1, np.abs(bounds[:-1]))).all()
 
 
+@pytest.mark.slow
 def test_bounds_along_the_way_are_those_of_so_many_rounds():
     net, row = wild((2, 3), 1), Row(ROW, HOLE)
     climb = MeanFieldInference(4).climb(net, row)
@@ -365,6 +366,7 @@ def test_what_a_hole_holds_makes_no_difference():
             np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.slow
 def test_a_row_without_cells_is_the_prior():
     net, row = wild((2, 3), 1), Row(jnp.zeros(CELLS), jnp.zeros(CELLS, bool))
     posterior = ExactInference()(net, row)
@@ -453,6 +455,7 @@ def test_states_of_a_chain_are_steps_of_its_kernel():
     assert [layer.shape for layer in moved] == [(2,), (3,)]
 
 
+@pytest.mark.slow
 def test_a_posterior_mean_by_a_chain_is_a_function_of_the_row():
     net = wild((2, 3), 1)
     rows = Row(jnp.array([[1.0, 0, 1, 1], [0, 0, 1, 0], [1, 0, 1, 1]]))
@@ -674,7 +677,7 @@ def test_the_default_of_the_recipe_learns_a_recognition_network():
     assert rv.SigmoidBeliefNet().inference is None and isinstance(model.q, BottomUp)
 
 
-@pytest.mark.parametrize("name", INFERENCES)
+@pytest.mark.parametrize("name", some(INFERENCES, "mean-field", "gibbs"))
 def test_a_recipe_with_classical_inference(name, tmp_path):
     """Fitted on rows with holes, asked everything, saved and loaded."""
     inference, objective = INFERENCES[name]

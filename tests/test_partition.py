@@ -31,7 +31,7 @@ from energies import (
     table,
     tabulated,
 )
-from helpers import LIMIT, worst
+from helpers import LIMIT, some, worst
 from scipy.special import logsumexp
 
 from ravine.core import Row
@@ -224,6 +224,7 @@ def test_error_of_a_log_mean():
 # What is said of log Z.
 
 
+@pytest.mark.slow
 def test_partition_functions_say_what_they_are():
     model, key = energy_of(GOLDEN), jr.key(8)
     exact = Enumerated()(model, key=key)
@@ -273,7 +274,7 @@ def scored(evidence: Any, model: Any, batch: Row, seed: int = 9) -> Any:
     return log_likelihood(model, evidence, batch, None, key=jr.key(seed))
 
 
-@pytest.mark.parametrize("name", HOLED)
+@pytest.mark.parametrize("name", some(HOLED, "golden", "mixed binary"))
 def test_rows_with_holes_have_their_marginal_probability(name):
     found = table(name)
     batch, truth, empty = all_masks(found)
@@ -335,6 +336,7 @@ def mixed_rows() -> tuple[Any, Row, np.ndarray]:
 MANY = [3, 4, 6]  # places of the rows with more than ten holes that are not empty
 
 
+@pytest.mark.slow
 def test_rows_with_many_holes_are_annealed(monkeypatch):
     """Where hidden states cannot be listed: an estimate with an error of its own, and called one."""
     monkeypatch.setattr(normalised, "HIDDEN_BITS", CELLS_LISTED)
@@ -397,7 +399,7 @@ def strong() -> Table:
     return tabulated(model, points(model.visible), points(model.hidden))
 
 
-@pytest.mark.parametrize("name", ["strong", "count gaussian", "beside binary"])
+@pytest.mark.parametrize("name", some(["strong", "count gaussian", "beside binary"], "beside binary"))
 def test_raise_is_the_law_of_the_annealed_chain(name):
     """At every state, against products of transition matrices. So it adds up to 1; its logarithm lies below log p.
 

@@ -256,6 +256,7 @@ def test_a_fitted_model_answers_and_comes_back():
         model.dream("maybe")
 
 
+@pytest.mark.slow
 def test_few_labels_and_holes_are_enough():
     """Ten labels, and one cell in ten missing: the labels of others are told, and holes are filled with 0 or 1."""
     X, y = two_groups()

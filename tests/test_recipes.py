@@ -86,6 +86,7 @@ def test_factor_analysis_finds_the_tutorials_model():
     assert best - 0.01 < model.score(X) <= best + 1e-12
 
 
+@pytest.mark.slow
 def test_variational_factor_analysis_approaches_the_true_model():
     X, held = tutorial()
     model = rv.VariationalFactorAnalysis(latents=2, random_state=0).fit(X)
@@ -150,6 +151,7 @@ def test_a_vae_learns_that_pixels_belong_together():
     assert got.standard_error < 5
 
 
+@pytest.mark.slow
 def test_a_mixture_finds_the_classes_of_iris():
     from sklearn.datasets import load_iris
     from sklearn.metrics import adjusted_rand_score

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import some
 from sklearn.base import clone
 from sklearn.exceptions import SkipTestWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -102,7 +103,7 @@ def failures(name: str) -> dict[str, str]:
     return failed
 
 
-@pytest.mark.parametrize("name", [n if n in DEFAULT else pytest.param(n, marks=pytest.mark.slow) for n in RECIPES])
+@pytest.mark.parametrize("name", some(RECIPES, *DEFAULT))
 @pytest.mark.filterwarnings(f"ignore::{SkipTestWarning.__module__}.{SkipTestWarning.__name__}")
 def test_scikit_learns_own_checks(name, forgetful):
     failed = failures(name)
@@ -149,6 +150,7 @@ def test_a_pipeline_standardises_and_scores():
     assert set(pipe[-1].get_feature_names_out()) == {"gaussianmixture0", "gaussianmixture1"}
 
 
+@pytest.mark.slow
 def test_a_search_over_fields_finds_the_two_groups():
     X = groups()
     grid = {"components": [1, 2], "covariance": [Full(), Diagonal()]}

@@ -94,6 +94,7 @@ def test_the_law_of_the_rows():
     assert np.abs(counts - 5000 / 24).max() < LIMIT * np.sqrt(5000 / 24)
 
 
+@pytest.mark.slow
 def test_a_few_steps_on_clusters_help(monkeypatch):
     monkeypatch.setattr(study, "LINE", np.arange(-9.0, 9.0, 0.1))
     monkeypatch.setattr(study, "ROWS", 500)

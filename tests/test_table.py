@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import some
 from scipy import integrate
 from sklearn.base import clone
 
@@ -323,7 +324,7 @@ HOLDS = {
 DEFAULT = ("vae",)
 
 
-@pytest.fixture(scope="module", params=[n if n in DEFAULT else pytest.param(n, marks=pytest.mark.slow) for n in HOLDS])
+@pytest.fixture(scope="module", params=some(HOLDS, *DEFAULT))
 def fitted(holed, request):
     return HOLDS[request.param]().fit(holed)
 

@@ -15,6 +15,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 import training
+from helpers import some
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Array
@@ -142,7 +143,7 @@ BRIEF = {"adam", "em", "em-online", "best-stops", "then-em", "nested"}  # in eve
 
 def brief(names):
     """The runs by name, those beyond `BRIEF` marked slow."""
-    marked = [name if name in BRIEF else pytest.param(name, marks=pytest.mark.slow) for name in names]
+    marked = some(names, *BRIEF)
     return pytest.mark.parametrize("name", marked)
 
 
