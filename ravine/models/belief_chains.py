@@ -33,7 +33,7 @@ from ravine.core import (
     walk,
 )
 from ravine.dist import Bernoulli
-from ravine.models.sigmoid_layers import SeenCells, Layers, SigmoidLayers
+from ravine.models.sigmoid_layers import Layers, SeenCells, SigmoidLayers
 from ravine.posteriors import AbstractVisited
 
 Take = Callable[[Scalar, Any], Array]  # (log odds of a unit, what is told of it) to its next value

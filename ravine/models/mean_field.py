@@ -21,7 +21,7 @@ from ravine.core import (
 )
 from ravine.dist import Bernoulli
 from ravine.models.labelled import Whatever
-from ravine.models.sigmoid_layers import SeenCells, Layers, SigmoidLayers
+from ravine.models.sigmoid_layers import Layers, SeenCells, SigmoidLayers
 from ravine.posteriors import AbstractBounded, Chain, OneNode
 
 LARGEST = 30.0  # log odds of a unit under q: beyond, one more nat of confidence changes nothing that a float can hold
