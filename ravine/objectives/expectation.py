@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import abc
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,19 @@ from ravine.core import AbstractLatentModel, Metrics, Row, Scalar, averaged
 from ravine.posteriors import AbstractBounded, AbstractVisited
 
 
-class VariationalEM(eqx.Module):
+class AbstractByBound(eqx.Module):
+    """Learning that raises the mean of a bound on log p(x)."""
+
+    @abc.abstractmethod
+    def bound(self, model: AbstractLatentModel, row: Row, *, key: PRNGKeyArray) -> Scalar:
+        """The bound of one row, in nats."""
+
+    def __call__(self, model: AbstractLatentModel, batch: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Metrics]:
+        value = averaged(lambda row, key: self.bound(model, row, key=key), batch, key=key)
+        return -value, {"elbo": value}
+
+
+class VariationalEM(AbstractByBound):
     """The bound on log p(x) at which the inference of the model settles; the generator climbs it at held settlement.
 
     Where inference has found a stationary point of its bound, that is the gradient of the settled bound as a function
@@ -34,10 +48,6 @@ class VariationalEM(eqx.Module):
     True
     """
 
-    def __call__(self, model: AbstractLatentModel, batch: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Metrics]:
-        value = averaged(lambda row, key: self.bound(model, row, key=key), batch, key=key)
-        return -value, {"elbo": value}
-
     def bound(self, model: AbstractLatentModel, row: Row, *, key: PRNGKeyArray) -> Scalar:
         """The bound of one row, in nats.
 
@@ -53,7 +63,7 @@ class VariationalEM(eqx.Module):
         return posterior.log_bound
 
 
-class MonteCarloEM(eqx.Module):
+class MonteCarloEM(AbstractByBound):
     r"""Mean of log p(x, z) over ``k`` states of a chain that draws from p(z | x), for the generator to raise.
 
     Its gradient is that of log p(x) once the chain has settled. The value that is shown is the mean of
@@ -78,10 +88,6 @@ class MonteCarloEM(eqx.Module):
     """
 
     k: int = eqx.field(static=True, default=10)
-
-    def __call__(self, model: AbstractLatentModel, batch: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Metrics]:
-        value = averaged(lambda row, key: self.bound(model, row, key=key), batch, key=key)
-        return -value, {"elbo": value}
 
     def bound(self, model: AbstractLatentModel, row: Row, *, key: PRNGKeyArray) -> Scalar:
         """The bound of one row, in nats, on average over chains.
