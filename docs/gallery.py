@@ -134,10 +134,13 @@ def dreams(result: dict[str, Any]) -> list[list[str]]:
 
 
 def annealed(result: dict[str, Any]) -> list[list[str]]:
-    """How far the weights of the chains that found log Z are apart."""
+    """How far the weights of the chains that found log Z are apart, and whether chains are where rows lead to."""
     found = result.get("log_partition", [])
     deviations = ", ".join(f"{one['deviation']:.2f}" for one in found)
-    return [[f"log Z, {found[0]['method']}", f"deviation of its log weights: {deviations}"]] if found else []
+    lines = [[f"log Z, {found[0]['method']}", f"deviation of its log weights: {deviations}"]] if found else []
+    tops = result.get("top_energies", [])
+    pairs = ", ".join(f"{one['rows']:.0f} and {one['draws']:.0f}" for one in tops)
+    return lines + ([["energies on top, of rows and of draws", pairs]] if tops else [])
 
 
 def measurement(result: dict[str, Any]) -> str:
@@ -153,6 +156,10 @@ def measurement(result: dict[str, Any]) -> str:
         ["time", f"{duration(result['seconds'])} on {result['device']}"],
     ]
     parts = [table(rows, ["", "log p(x) per row, held out"]), f"```console\n{result['command']}\n```\n"]
+    picture = RESULTS / f"{result['recipe']}-{result['scale']}.png"
+    if picture.exists():
+        where = f"../../../ravine/recipes/results/{picture.name}"
+        parts.append(f"```{{image}} {where}\n:alt: a line for each label of images that were made of it\n```\n")
     heights = [-line["held_out"] for line in result["curve"] if "held_out" in line]
     if len(heights) > 1:
         parts.append(f"```{{raw}} html\n{curve_svg(heights)}\n```\n\nThe bound on held-out rows during training.\n")

@@ -15,7 +15,7 @@ from ravine._check import require, shown, whole
 from ravine._jax import highest_matmul, precision
 from ravine._tree import row_keys
 from ravine.core import AbstractEnergy, Row, walk
-from ravine.diagnose import Approximations, ConsistencyGap, approximations, consistency_gap
+from ravine.diagnose import Approximations, ConsistencyGap, TopEnergies, approximations, consistency_gap, top_energies
 from ravine.diagnose.diagnosis import presented
 from ravine.estimator import LatentVariableModel
 from ravine.evidence import AbstractPartition, PartitionFunction, held_cells
@@ -124,6 +124,11 @@ class Consistent:
         """How far the way up is from the exact posterior, where all states can be listed: see `ravine.diagnose`."""
         with precision(self.precision), highest_matmul():
             return approximations(self.model_, self._presented(X))
+
+    def top_energies(self, X: Any, draws: int = 100) -> TopEnergies:
+        """Whether what is on top is, by its own chains, where rows lead to: see `ravine.diagnose`."""
+        with precision(self.precision):
+            return top_energies(self.model_, self._presented(X), draws, key=jr.fold_in(self._key(), 17))
 
     def alternate(self, X: Any, sweeps: int = 200) -> np.ndarray:
         """Rows with missing cells filled by turns of the way up and the way down, shape (rows, columns); bits as means.

@@ -27,6 +27,8 @@ from ravine.likeness import Real, likeness
 from ravine.registry import STUDIES, made, reading, recipe, study
 from ravine.trial import Trial
 
+ACROSS = 20  # images of each label in a picture
+
 
 def reproduce(name: str, scale: str, out: Path | None, seed: int, seeds: int, resume: bool) -> int:
     """Run the trial of a recipe, or a study, at a scale with one or several seeds; print, and write ``result.json``.
@@ -52,12 +54,13 @@ def reproduce(name: str, scale: str, out: Path | None, seed: int, seeds: int, re
         | _beside(trial, dataset, runs[0][0])
         | _classes(trial, dataset, [model for model, _ in runs])
         | _dreams(trial, dataset, [model for model, _ in runs])
-        | _annealed(trial, [model for model, _ in runs])
+        | _annealed(trial, dataset, [model for model, _ in runs])
     )
     print(_comparison(result))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "result.json", result)
+        _dreams_drawn(trial, dataset, runs[0][0], out)
     return 0
 
 
@@ -170,8 +173,23 @@ def _dreams(trial: Trial, dataset: Dataset, models: Sequence[Any]) -> dict[str, 
     return {"dreams": told}
 
 
-def _annealed(trial: Trial, models: Sequence[Any]) -> dict[str, Any]:
-    """log Z of the models and how far the weights of its chains are apart, where a trial anneals it."""
+def _dreams_drawn(trial: Trial, dataset: Dataset, model: Any, out: Path) -> None:
+    """A picture of images that a model makes of each label, a line of it for each label."""
+    image = dataset.hints.get("image_shape")
+    if trial.dreams and image is not None and importlib.util.find_spec("matplotlib") is not None:
+        from matplotlib.image import imsave
+
+        made = np.stack([model.dream(label, ACROSS).reshape(ACROSS, *image[:2]) for label in model.classes_])
+        framed = np.pad(made, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=0.3)
+        sheet = framed.transpose(0, 2, 1, 3).reshape(made.shape[0] * (image[0] + 2), -1)
+        imsave(out / "dreams.png", np.kron(sheet, np.ones((2, 2))), cmap="gray", vmin=0, vmax=1)
+
+
+def _annealed(trial: Trial, dataset: Dataset, models: Sequence[Any]) -> dict[str, Any]:
+    """log Z of the models and how far the weights of its chains are apart, where a trial anneals it.
+
+    Of a net also the energies on top, of rows and of draws: log Z is of no use where they are in different regions.
+    """
     ways = [trial.fields.get("evidence"), *(way for way, _ in trial.beside)]
     annealing = [way.partition for way in ways if isinstance(getattr(way, "partition", None), AIS)]
     longest = max(annealing, key=lambda way: way.steps, default=None)
@@ -179,7 +197,17 @@ def _annealed(trial: Trial, models: Sequence[Any]) -> dict[str, Any]:
         return {}
     found = [model.log_partition(longest) for model in models]
     print(f"{found[0]}; its log weights deviate by {found[0].deviation:.2f}")
-    return {"log_partition": [one._asdict() for one in found]}
+    return {"log_partition": [one._asdict() for one in found]} | _regions(dataset, models)
+
+
+def _regions(dataset: Dataset, models: Sequence[Any]) -> dict[str, Any]:
+    if not all(hasattr(model, "top_energies") for model in models):
+        return {}
+    found = [model.top_energies(cast(np.ndarray, dataset.test)[:1000]) for model in models]
+    for one in found:
+        told = "the same region" if one.same_region else "DIFFERENT REGIONS, log Z is of no use"
+        print(f"energies on top: {one.rows:.0f} of rows, {one.draws:.0f} of draws: {told}")
+    return {"top_energies": [one._asdict() | {"same_region": one.same_region} for one in found]}
 
 
 def clone_with(model: LatentVariableModel, evidence: Any) -> LatentVariableModel:

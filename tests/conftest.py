@@ -41,6 +41,7 @@ DEAR = (
     "ClassificationRBM",
     "SemiSupervisedGumbel",
     "CoupledClassifier",
+    "CoupledNetwork",
     "found",
     "activation_maximisation",
     "adversarial_examples",

@@ -26,6 +26,7 @@ from ravine.diagnose.latents import LatentUse, latent_use
 from ravine.diagnose.likelihoods import Generalisation, OddRows, generalisation, odd_rows
 from ravine.diagnose.noise import GradientNoise, PartNoise, gradient_noise
 from ravine.diagnose.outputs import Range, cell_range, output_gradients
+from ravine.diagnose.regions import TopEnergies, top_energies
 from ravine.diagnose.samples import Copies, TwoSample, copies, two_sample
 from ravine.diagnose.traversals import Traversal, latent_traversal
 from ravine.diagnose.units import UnitUse, unit_use
@@ -61,6 +62,7 @@ __all__ = [
     "Range",
     "RobustAccuracy",
     "Search",
+    "TopEnergies",
     "Traversal",
     "TwoSample",
     "UnitUse",
@@ -89,6 +91,7 @@ __all__ = [
     "pareto_shape",
     "robust_accuracy",
     "rule_alignment",
+    "top_energies",
     "two_sample",
     "unit_use",
 ]

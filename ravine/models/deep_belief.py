@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ravine._check import require
-from ravine._tree import Fixed
+from ravine._tree import Fixed, unfix
 from ravine.core import AbstractDistribution, Row, Scalar
 from ravine.models.energy import AbstractCoupling, Dense, Harmonium
 from ravine.models.feed_forward import FeedForward
@@ -259,16 +259,49 @@ class Rates:
 
     def __call__(self, model: DeepBelief, source: Any, *, key: PRNGKeyArray) -> DeepBelief:
         """The net whose layer i begins so."""
-        rows = min(source.rows, AT_ONCE)
-        block, places = source.block(np.arange(rows)[None])
-        seen = jax.tree.map(lambda leaf: leaf[jnp.asarray(places[0])], block)
-        return _at_rates(model, seen, self.layer)
+        return _at_rates(model, _first(source), self.layer)
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnealedFromRows:
+    """A preparation: annealing of the machine on top sets out from the rates at which rows switch its units on.
+
+    A machine may have regions between which no chain travels, and one that sets out from elsewhere may miss the one
+    where the rows are. It is a choice of where annealing begins: the law stays as it is.
+    """
+
+    def __call__(self, model: DeepBelief, source: Any, *, key: PRNGKeyArray) -> DeepBelief:
+        """The net with that start; a law on top that is normalised needs none."""
+        if isinstance(model.top, Harmonium | LabelledHarmonium):
+            return _based(model, _first(source))
+        return model
+
+
+def _first(source: Any) -> Row:
+    """The first rows of a source, as many as are looked at to learn rates."""
+    block, places = source.block(np.arange(min(source.rows, AT_ONCE))[None])
+    return jax.tree.map(lambda leaf: leaf[jnp.asarray(places[0])], block)
+
+
+def _rates(model: DeepBelief, seen: Row, layers: int) -> AbstractUnits:
+    """Units on their own with the rates at which rows switch those of a layer on."""
+    rate = jnp.mean(jax.vmap(lambda row: model.climbed(row, layers))(seen), axis=0)
+    return BinaryUnits().sized(rate.shape, rate)
+
+
+@eqx.filter_jit
+def _based(model: DeepBelief, seen: Row) -> DeepBelief:
+    units = _rates(model, seen, len(model.layers))
+    if isinstance(model.top, Harmonium):
+        return dataclasses.replace(model, top=dataclasses.replace(model.top, base=Fixed(units)))
+    top = cast(LabelledHarmonium, model.top)
+    base = Fixed(Beside((units, cast(Beside, unfix(top.pair.base)).groups[1])))
+    return dataclasses.replace(model, top=dataclasses.replace(top, pair=dataclasses.replace(top.pair, base=base)))
 
 
 @eqx.filter_jit
 def _at_rates(model: DeepBelief, seen: Row, i: int) -> DeepBelief:
-    rate = jnp.mean(jax.vmap(lambda row: model.climbed(row, i))(seen), axis=0)
-    units = BinaryUnits().sized(rate.shape, rate)
+    units = _rates(model, seen, i)
     if i < len(model.layers):
         return model.with_machine(i, dataclasses.replace(model.machine(i), visible=units))
     if isinstance(model.top, Harmonium):

@@ -24,6 +24,7 @@ PARTS: tuple[tuple[str, str | None], ...] = (
     ("ravine.models.belief_chains", "AbstractInference"),
     ("ravine.models.boltzmann", "AbstractFill"),
     ("ravine.models.coupled", "AbstractOnTop"),
+    ("ravine.models.coupled", "Maps"),
     ("ravine.models.families", "AbstractFamily"),
     ("ravine.models.families", "AbstractStart"),
     ("ravine.models.labelled_energy", "AbstractLabelContrast"),

@@ -21,7 +21,7 @@ from ravine.estimator import LatentVariableModel
 from ravine.evidence import AIS, Layered
 from ravine.labelled import LabelledModel
 from ravine.models.coupled import AbstractOnTop, AssociativeMemory, ClassMeans, Independent, Maps, Pairing, coupled_net
-from ravine.models.deep_belief import DeepBelief
+from ravine.models.deep_belief import AnnealedFromRows, DeepBelief
 from ravine.objectives import AbstractTelling, BackPropagated, Coupled, LocalTelling
 from ravine.rules import AbstractNegatives, ContrastiveTop, HeldLabels, Optimiser, Persistent
 from ravine.train import Stage
@@ -83,9 +83,9 @@ class CoupledNetwork(Consistent, Normalising, LatentVariableModel):
         return coupled_net(schema.units(), self.layers, self.top, 0, self.sweeps, **form, key=key)
 
     def stages(self, rows: int) -> list[Stage]:
-        """One stage of wake-sleep."""
+        """One stage of wake-sleep, and none of learning, before which is set where annealing begins."""
         rule = ContrastiveTop(Coupled(), self.negatives, Optimiser(optax.adam, (self.rate,)))
-        return [Stage(rule, self.steps, self.batch_size)]
+        return [Stage(rule, self.steps, self.batch_size), Stage(rule, 0, self.batch_size, prepare=AnnealedFromRows())]
 
 
 class CoupledClassifier(Dreaming, Consistent, Normalising, LabelledModel):
@@ -131,6 +131,6 @@ class CoupledClassifier(Dreaming, Consistent, Normalising, LabelledModel):
         return coupled_net(schema.units(), self.layers, self.top, self.class_count(), self.sweeps, **form, key=key)
 
     def stages(self, rows: int) -> list[Stage]:
-        """One stage of wake-sleep."""
+        """One stage of wake-sleep, and none of learning, before which is set where annealing begins."""
         rule = ContrastiveTop(Coupled(self.telling), self.negatives, Optimiser(optax.adam, (self.rate,)))
-        return [Stage(rule, self.steps, self.batch_size)]
+        return [Stage(rule, self.steps, self.batch_size), Stage(rule, 0, self.batch_size, prepare=AnnealedFromRows())]
