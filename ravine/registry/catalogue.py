@@ -54,6 +54,7 @@ STUDIES: Mapping[str, str] = {
     "bars-and-stripes": "ravine.studies.bars_and_stripes",
     "disentangled": "ravine.studies.disentangled",
     "experts": "ravine.studies.experts",
+    "few-labels": "ravine.studies.few_labels",
     "one-bit": "ravine.studies.one_bit",
     "prototypes": "ravine.studies.prototypes",
 }  # no models; `ravine reproduce` runs them
