@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -54,6 +53,7 @@ def top_energies(model: DeepBelief, batch: Row, draws: int = 100, *, key: PRNGKe
 
     Examples
     --------
+    >>> import jax.numpy as jnp
     >>> from ravine.models.coupled import AssociativeMemory, coupled_net
     >>> from ravine.models.units import BinaryUnits
     >>> net = coupled_net(BinaryUnits().sized((4,)), (3,), AssociativeMemory(2), 0, 20, key=jr.key(0))

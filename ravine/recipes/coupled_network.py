@@ -37,7 +37,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "small-separate": ANNEALED | {"pairing": "separate"},
     "small-class-means": {"evidence": Layered(1), "top": ClassMeans(), "negatives": Persistent(1, 100)},
     "small-independent": {"evidence": Layered(1), "top": Independent(), "negatives": Persistent(1, 100)},
-    "small-back-propagated": ANNEALED | {"telling": BackPropagated(200.0), "negatives": HeldLabels(3, 100)},
+    "small-back-propagated": ANNEALED
+    | {"telling": BackPropagated(200.0), "negatives": HeldLabels(5, 100)}
+    | {"steps": 24_000, "rate": Linear(3e-3, 0.0, 24_000.0)},
+    "small-maps": ANNEALED | {"layers": (Maps(16, 5, 2), 500), "steps": 24_000, "rate": Linear(3e-3, 0.0, 24_000.0)},
 }
 TRIALS = {scale: Trial("mnist-grey", LONG | way, None, FLACH, **MEASURED) for scale, way in WAYS.items()}
 

@@ -110,6 +110,8 @@ def picture(result: Mapping[str, Any]) -> Any:
         shares = np.concatenate([one[way] for one in many.values()])
         axes.plot(at, 100 * shares, mark, label={"coupled": "with all rows", "alone": "with the labels alone"}[way])
     ticks = [f"{CLASSES * int(of_each)} labels" for of_each in many]
-    axes.set(xticks=range(len(many)), xticklabels=ticks, ylabel="test rows told rightly, %", xlim=(-0.5, len(many) - 0.5))
+    axes.set(
+        xticks=range(len(many)), xticklabels=ticks, ylabel="test rows told rightly, %", xlim=(-0.5, len(many) - 0.5)
+    )
     axes.legend()
     return figure

@@ -35,9 +35,7 @@ def found(seeds: Sequence[int], rows: int, steps: int) -> dict[str, dict[str, li
     >>> list(got), sorted(got["separate"]), len(got["real"]["away"])
     (['transposed', 'separate', 'real'], ['asked', 'away', 'told'], 1)
     """
-    made: dict[str, dict[str, list[float]]] = {
-        name: {"told": [], "asked": [], "away": []} for name in (*WAYS, "real")
-    }
+    made: dict[str, dict[str, list[float]]] = {name: {"told": [], "asked": [], "away": []} for name in (*WAYS, "real")}
     for seed in seeds:
         patterns = np.random.default_rng(seed).integers(0, 2, size=(PATTERNS, BITS))
         known, unseen = (near(patterns, rows, 1000 * seed + i) for i in (1, 2))
