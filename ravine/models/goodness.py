@@ -126,7 +126,7 @@ class LocalUnits(eqx.Module):
     side: int = eqx.field(static=True)
     stride: int = eqx.field(static=True)
 
-    def __call__(self, x: Vector) -> Vector:
+    def __call__(self, x: Vector) -> Float[Array, " units"]:
         """What the units of all windows receive."""
         seen = x[jnp.asarray(windows(self.image, self.side, self.stride))]
         return (jnp.einsum("wuc,wc->wu", self.weight, seen) + self.bias).ravel()
@@ -173,7 +173,7 @@ class GoodLayer(eqx.Module):
     rectifier: AbstractRectifier
     usual: Running
 
-    def __call__(self, x: Vector) -> Vector:
+    def __call__(self, x: Vector) -> Float[Array, " units"]:
         """The activities."""
         return self.rectifier(self.affine(normalised(x)))
 

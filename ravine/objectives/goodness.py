@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -18,6 +18,7 @@ from ravine.core import Metrics, Row, Scalar, weights
 Pair = tuple[Float[Array, "n inputs"], Float[Array, "n inputs"]]
 
 
+@runtime_checkable
 class Layered(Protocol):
     """A net whose layers may be good: `ravine.models.forward_forward.AbstractGoodNet`."""
 

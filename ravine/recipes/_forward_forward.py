@@ -19,7 +19,6 @@ from ravine.good_classifier import GoodClassifier
 from ravine.models.forward_forward import (
     AbstractLabelPlace,
     AbstractReadOut,
-    Appended,
     FirstCells,
     GoodnessReadOut,
     GoodNet,
@@ -84,6 +83,7 @@ class ForwardForward(GoodClassifier):
     batch_size: int = 100
     steps: int = 18_000
     validation: float = 0.0
+    standardise: bool = False
 
     trials: ClassVar[Mapping[str, Trial]] = {
         "small": _trial(2, 500, 30, None, " has larger nets only"),
@@ -136,6 +136,7 @@ class UnsupervisedForwardForward(GoodClassifier):
     batch_size: int = 100
     steps: int = 18_000
     validation: float = 0.0
+    standardise: bool = False
 
     labels_needed: ClassVar[bool] = False
     trials: ClassVar[Mapping[str, Trial]] = {
@@ -190,6 +191,7 @@ class RecurrentForwardForward(GoodClassifier):
     batch_size: int = 100
     steps: int = 18_000
     validation: float = 0.0
+    standardise: bool = False
 
     trials: ClassVar[Mapping[str, Trial]] = {"small": _trial(2, 500, 30, 0.9869, ", with two layers of 2,000 units")}
 
