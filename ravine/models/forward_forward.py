@@ -266,7 +266,7 @@ class RecurrentNet(AbstractGoodNet):
 
     def told_from(self, activities: tuple[Array, ...]) -> tuple[Array, ...]:
         moments, (first, last) = self._by_moment(activities), self.heard
-        return tuple(sum(moment[i] for moment in moments[first - 1 : last]) for i in range(len(self.layers)))
+        return tuple(jnp.mean(jnp.stack(each), axis=0) for each in zip(*moments[first - 1 : last], strict=True))
 
     def goodness_of(self, x: Cells, label: Label) -> Float[Array, " layers"]:
         moments, (first, last) = self._by_moment(self.activities(self.shown(x, label))), self.heard

@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable
+from typing import cast
 
 import equinox as eqx
 import jax
@@ -196,7 +197,7 @@ def good_layers(
     layers, below = [], None if image is None else (*image, 1)[:3]
     for size, k in zip(sizes, jr.split(key, len(sizes)), strict=True):
         affine, below = _affine(inputs, size, below, key=k)
-        inputs = affine.bias.size
+        inputs = cast(Array, affine.bias).size
         layers.append(GoodLayer(affine, rectifier, Running(jnp.zeros(inputs))))
     return tuple(layers)
 
