@@ -5,6 +5,8 @@ Statistical tests are wrong for 1 key in 150,000 (4.5 standard errors); keys are
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -50,7 +52,7 @@ CELLS, CLASSES = 6, 3
 SUMS, BEHIND, GOOD = GoodnessReadOut(), Appended(), SumOfSquares(2.0)
 
 
-def net(read_out=SUMS, place=BEHIND, sizes=(5, 4, 3), goodness=GOOD, image=None, seed=0):
+def net(read_out: Any = SUMS, place: Any = BEHIND, sizes=(5, 4, 3), goodness=GOOD, image=None, seed=0):
     """Layers with random weights and biases, and an affine read-out."""
     inputs = place.inputs(CELLS, CLASSES)
     layers = good_layers(inputs, sizes, Rectified(), image, key=jr.key(seed))
@@ -87,7 +89,10 @@ def batch(n: int = 8, seed: int = 0) -> Row:
 @pytest.mark.usefixtures("x64")
 def test_golden_layer():
     weight = jnp.array([[0.2, 0.1, -0.3], [-0.4, 0.3, 0.1]])
-    layer = lambda weight: GoodLayer(linear(weight), Rectified(), Running(jnp.zeros(2)))
+
+    def layer(weight):
+        return GoodLayer(linear(weight), Rectified(), Running(jnp.zeros(2)))
+
     x, good = jnp.array([1.0, 2.0, -1.0]), SumOfSquares(2.0)
     np.testing.assert_allclose(layer(weight)(x), [0.49497475, 0.07071068], atol=1e-8)
     odds = good(layer(weight)(x))
@@ -183,11 +188,11 @@ def test_no_slope_crosses_layers(others):
             [jnp.sum(jax.vmap(model.goodness)(y)) for y in jax.vmap(lambda s: model.activities(s, stop_gradient))(both)]
         )
 
-    slopes = eqx.filter_jacrev(terms)(model)
+    slopes: Any = eqx.filter_jacrev(terms)(model)
     for owner, layer in enumerate(slopes.layers):
         for term in range(3):
             assert bool(np.any(layer.affine.weight[term])) == (term == owner)
-    uncut = eqx.filter_jacrev(
+    uncut: Any = eqx.filter_jacrev(
         lambda m: jnp.stack([m.goodness(y) for y in m.activities(m.shown(rows.x[0], jnp.eye(3)[0]))])
     )(model)
     assert np.any(uncut.layers[0].affine.weight[2])  # without the cut it does
@@ -274,7 +279,7 @@ def test_likely_wrong_labels_are_drawn_as_the_read_out_has_them():
 def test_hybrids_are_of_two_rows_in_patches():
     image, n = (12, 10), 200
     x = jnp.broadcast_to(jnp.arange(1.0, n + 1)[:, None], (n, 120))
-    wide = GoodNet((), None, SumOfSquares(), GoodnessReadOut(), CLASSES, Nowhere(), image=image)
+    wide: Any = GoodNet((), None, SumOfSquares(), GoodnessReadOut(), CLASSES, Nowhere(), image=image)
     real, others = Hybrids()(wide, Row(x), key=jr.key(0))
     np.testing.assert_array_equal(real, x)
     first = np.asarray(others == x)
@@ -282,7 +287,10 @@ def test_hybrids_are_of_two_rows_in_patches():
     assert np.all(np.nanmax(second, axis=1) == np.nanmin(second, axis=1))  # the others are of one other row
     share = first.mean(axis=1)
     assert abs(share.mean() - 0.5) < 4.5 * share.std() / np.sqrt(n)
-    alike = lambda mask: np.mean(mask[:, :, 1:] == mask[:, :, :-1])
+
+    def alike(mask):
+        return np.mean(mask[:, :, 1:] == mask[:, :, :-1])
+
     assert (
         alike(first.reshape(n, *image)) > 0.8
         and 0.45 < alike(np.asarray(jr.bernoulli(jr.key(1), 0.5, (n, *image)))) < 0.55
@@ -332,15 +340,15 @@ def test_no_slope_crosses_moments_nor_neighbours():
     slopes = eqx.filter_grad(last)(model)
     assert np.any(slopes.layers[0].affine.weight) and np.any(slopes.downs[0].weight)
     assert not np.any(slopes.layers[1].affine.weight) and not np.any(slopes.downs[1].weight)
-    held = model.activities(model.shown(x, label))
+    held, affine = model.activities(model.shown(x, label)), cast(Any, model.layers[0].affine)
     before = [normalised(held[2]), normalised(held[3])]  # both layers at moment 2
 
     def mine(w):
         return 0.3 * held[2] + 0.7 * jax.nn.relu(
-            eqx.tree_at(lambda a: a.weight, model.layers[0].affine, w)(normalised(x)) + model.downs[0](before[1])
+            eqx.tree_at(lambda a: a.weight, affine, w)(normalised(x)) + model.downs[0](before[1])
         )
 
-    want = jax.grad(lambda w: jnp.sum(mine(w) ** 2))(model.layers[0].affine.weight)
+    want = jax.grad(lambda w: jnp.sum(mine(w) ** 2))(affine.weight)
     np.testing.assert_allclose(slopes.layers[0].affine.weight, want, atol=1e-10)
 
 
