@@ -1,0 +1,66 @@
+"""What a classifier answers whose layers are good at some rows and bad at others."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ravine._jax import highest_matmul, precision
+from ravine.core import Row
+from ravine.labels import places_of, told
+from ravine.models.forward_forward import AbstractGoodNet
+from ravine.network_classifier import NetworkClassifier
+from ravine.objectives.goodness import AbstractOthers
+from ravine.verbs import blockwise
+
+NEUTRAL = -1
+
+
+class GoodClassifier(NetworkClassifier):
+    """A classifier by the goodness of layers. Hinton 2022, arXiv:2212.13345.
+
+    Parameters
+    ----------
+    others : what the layers learn to tell rows from.
+    """
+
+    others: AbstractOthers
+
+    def log_odds(self, X: Any, y: Any = None) -> np.ndarray:
+        """Log odds of each layer that a row is real, shape (rows, layers).
+
+        Parameters
+        ----------
+        X : rows.
+        y : the label that is shown with each of them, or one for all; None shows a neutral one.
+        """
+        values = self._ready(X)
+        codes = np.full(len(values), NEUTRAL) if y is None else places_of(self.classes_, y, len(values), "y")
+        with precision(self.precision), highest_matmul():
+            return np.asarray(blockwise(_log_odds, told(self._row(values), codes), self.model_), float)
+
+    def negatives(self, X: Any, y: Any) -> np.ndarray:
+        """What the net is shown to be bad at, in place of these rows with these labels: shape (rows, inputs)."""
+        values = self._ready(X)
+        batch = told(self._row(values), places_of(self.classes_, y, len(values), "y"))
+        with precision(self.precision):
+            return np.asarray(_others(self.others, self.model_, batch, jr.fold_in(jr.key(self.seed_), 18)), float)
+
+
+def _log_odds(block: Row, model: AbstractGoodNet) -> Float[Array, "n layers"]:
+    def one(row: Row) -> Array:
+        label = jnp.where(row.y == NEUTRAL, model.neutral(), jax.nn.one_hot(row.y, model.classes))
+        return model.goodness_of(row.x.ravel(), label)
+
+    return jax.vmap(one)(block)
+
+
+@eqx.filter_jit
+def _others(others: AbstractOthers, model: AbstractGoodNet, batch: Row, key: PRNGKeyArray) -> Array:
+    return others(cast(Any, model), batch, key=key)[1]
