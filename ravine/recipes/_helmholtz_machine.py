@@ -20,10 +20,11 @@ from ravine.data import AnySchema
 from ravine.dist import AbstractLink
 from ravine.estimator import LatentVariableModel
 from ravine.evidence import ImportanceWeighted
-from ravine.models.belief_net import belief_net
+from ravine.latent_layers import LatentLayer, as_layers
+from ravine.models.belief_net import layered_net
 from ravine.models.directed import Helmholtz, with_learned
 from ravine.objectives import Centring, ReweightedWakeSleep, WakeSleep
-from ravine.recognisers import Filled, bits_upwards
+from ravine.recognisers import Filled, layers_upwards
 from ravine.rules import Descend, Optimiser
 from ravine.train import Stage
 from ravine.trial import Trial
@@ -37,16 +38,18 @@ LONG = {"layers": (200, 200, 200), "batch_size": 100, "patience": 1000, "evidenc
 
 
 class HelmholtzMachine(LatentVariableModel):
-    """Layers of bits, each given the one above, and a recogniser that mirrors them: each learns from the other's draws.
+    """Layers of latents, each given the one above, and a recogniser that mirrors them: each learns from other's draws.
 
-    Nets read bits as -1 and 1, less their running mean. The prior of the top layer is learned.
+    Layers are of bits, or of any law with deterministic layers below it: see `ravine.latent_layers.LatentLayer`. The
+    prior of a top layer of bits, classes, levels or counts is learned; that of real numbers is standard normal.
 
     Parameters
     ----------
-    layers : number of bits of each layer, the one farthest from the data first.
+    layers : the one farthest from the data first: a number of bits, or ``LatentLayer((8,), Real(), hidden=(64,))``,
+        ``LatentLayer((20, 10), Classes())``, ...
     likelihood : how the generator's outputs become p(x | z); None picks the one for the kind of cells.
-    objective : what is lowered: ``ReweightedWakeSleep(5)``, ``WakeSleep()``, ``Equilibrium()``, or a bound such as
-        ``IWAE(5, VIMCO())``.
+    objective : what is lowered: ``ReweightedWakeSleep(5)``, ``WakeSleep()``, ``Equilibrium()``; or a bound with an
+        estimator that suits the layers, such as ``IWAE(5, VIMCO())``, or ``ELBO(Pathwise())`` of real numbers.
     rate : step size of Adam, a number or a schedule.
     batch_size, steps : rows per step, and the number of steps at most.
 
@@ -58,7 +61,7 @@ class HelmholtzMachine(LatentVariableModel):
     (60, 5)
     """
 
-    layers: tuple[int, ...] = (200, 200, 200)
+    layers: tuple[int | LatentLayer, ...] = (200, 200, 200)
     likelihood: AbstractLink | None = None
     objective: Objective = ReweightedWakeSleep(5)
     rate: float | AbstractSchedule = 1e-3
@@ -77,9 +80,10 @@ class HelmholtzMachine(LatentVariableModel):
         down, up, beside = jr.split(key, 3)
         base = jnp.asarray(schema.base).reshape(schema.shape)
         read = Filled(Fixed(base), tells=schema.holes, counts=schema.counts)
-        p = belief_net(self.layers, "-", schema.link(self.likelihood), base, key=down)
-        model = Helmholtz(p, bits_upwards(self.layers, "-", read, key=up))
-        return with_learned(model, self.objective, schema.width, self.layers[::-1], key=beside)
+        layers = as_layers(self.layers)
+        p = layered_net(layers, schema.link(self.likelihood), base, key=down)
+        model = Helmholtz(p, layers_upwards(layers, read, key=up))
+        return with_learned(model, self.objective, schema.width, [z.cells() for z in layers[::-1]], key=beside)
 
     def stages(self, rows: int) -> list[Stage]:
         """One stage of minibatch descent."""

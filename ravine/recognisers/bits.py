@@ -1,4 +1,4 @@
-"""The recogniser of a belief net: layers of bits, drawn from the data upwards."""
+"""The recogniser of a belief net: layers of bits, or of latents of any law, drawn from the data upwards."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from jaxtyping import PRNGKeyArray
 
 from ravine._tree import Fixed, unfix
 from ravine.core import Row
-from ravine.dist import Bits, Conditional
-from ravine.nets import Links, Signed, centred, linked
+from ravine.dist import Conditional
+from ravine.latent_layers import LatentLayer, bits_linked, net_up
+from ravine.nets import Links, Signed
 from ravine.recognisers.amortised import BottomUp, Filled
 
 
@@ -34,13 +35,34 @@ def bits_upwards(layers: tuple[int, ...], links: Links, read: Filled, *, key: PR
     >>> [z.shape for z in q(p, Row(jnp.ones(4))).mean()]
     [(2,), (3,)]
     """
-    keys = jr.split(key, len(layers))
+    return layers_upwards(bits_linked(layers, links), read, key=key)
+
+
+def layers_upwards(layers: tuple[LatentLayer, ...], read: Filled, *, key: PRNGKeyArray) -> BottomUp:
+    """The mirror image of `ravine.models.belief_net.layered_net`: the laws of the layers, each given the one below.
+
+    Parameters
+    ----------
+    layers : top first, as the latent lists them.
+    read : how the recogniser sees a row.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from ravine.dist import Bernoulli, Real
+    >>> from ravine.models.directed import Directed
+    >>> layers = LatentLayer((2,), Real(), hidden=(8,)), LatentLayer((3,))
+    >>> q = layers_upwards(layers, Filled(Fixed(jnp.full(4, 0.25))), key=jr.key(0))
+    >>> p = Directed(Bernoulli(jnp.zeros(2)), Bernoulli)  # which generator it serves makes no difference
+    >>> [z.shape for z in q(p, Row(jnp.ones(4))).mean()]
+    [(2,), (3,)]
+    """
+    keys, lowest = jr.split(key, len(layers)), layers[-1]
     seen = Fixed(2 * read(Row(unfix(read.fill))) - 1)
 
     def above(i: int) -> Conditional:
-        net = linked(layers[i + 1], layers[i], layers[i], links, key=keys[i])
-        return Conditional(Signed(net, centred(layers[i + 1]), i + 1), Bits(), (layers[i],))
+        net = net_up(layers[i], layers[i + 1].cells(), key=keys[i])
+        return Conditional(layers[i + 1].read(net, i + 1), layers[i].law, layers[i].shape)
 
-    first = Signed(linked(read.inputs(), layers[-1], layers[-1], links, key=keys[-1]), seen)
-    steps = tuple(above(i) for i in reversed(range(len(layers) - 1)))
-    return BottomUp(read, Conditional(first, Bits(), (layers[-1],)), steps)
+    first = Conditional(Signed(net_up(lowest, read.inputs(), key=keys[-1]), seen), lowest.law, lowest.shape)
+    return BottomUp(read, first, tuple(above(i) for i in reversed(range(len(layers) - 1))))
