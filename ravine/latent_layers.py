@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array
 
 from ravine._check import require, shown, translated, whole
 from ravine._tree import Fixed
@@ -22,7 +22,6 @@ from ravine.dist import (
     Bernoulli,
     Binomial,
     Bits,
-    Conditional,
     Counts,
     Gaussian,
     Levels,
@@ -34,7 +33,7 @@ from ravine.dist import (
     Subset,
     ZeroInflated,
 )
-from ravine.nets import INNER, MLP, Links, Logged, Signed, centred, mirrored, tanh
+from ravine.nets import INNER, MLP, Links, Logged, Signed, centred
 
 Shape = tuple[int, ...]
 
@@ -144,29 +143,3 @@ def bits_linked(layers: Iterable[int], links: Links) -> tuple[LatentLayer, ...]:
     [(2, 2), (3, 3)]
     """
     return tuple(LatentLayer((bits,), hidden=(bits,) * INNER[links]) for bits in layers)
-
-
-def down(
-    layers: tuple[LatentLayer, ...], i: int, link: AbstractLink, shape: Shape, *, key: PRNGKeyArray, bias: Array | None
-) -> Conditional:
-    """From layer ``i`` to the law of what is below it, of this link and shape.
-
-    Examples
-    --------
-    >>> down(as_layers((3,)), 0, Bits(), (2, 2), key=jr.key(0), bias=None)(jnp.ones(3)).mean().shape
-    (2, 2)
-    """
-    layer = layers[i]
-    net = MLP(layer.cells(), link.size(shape), layer.hidden, tanh, key=key, bias=bias)
-    return Conditional(layer.read(net, i), link, shape)
-
-
-def net_up(layer: LatentLayer, inputs: int, *, key: PRNGKeyArray) -> MLP:
-    """From so many numbers to those of the law of a layer.
-
-    Examples
-    --------
-    >>> net_up(LatentLayer((3,), hidden=(5, 4)), 2, key=jr.key(0))(jnp.ones(2)).shape
-    (3,)
-    """
-    return MLP(inputs, layer.law.size(layer.shape), mirrored(layer.hidden), tanh, key=key)

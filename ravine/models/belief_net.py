@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ravine.dist import AbstractLink, Ancestral
-from ravine.latent_layers import LatentLayer, bits_linked, down
+from ravine.dist import AbstractLink, Ancestral, Conditional
+from ravine.latent_layers import LatentLayer, bits_linked
 from ravine.models.directed import Directed
-from ravine.nets import Links
+from ravine.nets import MLP, Links, tanh
 
 
 def belief_net(
@@ -64,6 +64,11 @@ def layered_net(
     ([(2,), (3,)], (4,))
     """
     keys = jr.split(key, len(layers))
-    steps = [down(layers, i, low.law, low.shape, key=keys[i], bias=None) for i, low in enumerate(layers[1:])]
-    shown = down(layers, len(layers) - 1, link, base.shape, key=keys[-1], bias=link.start(base))
+
+    def below(i: int, link: AbstractLink, shape: tuple[int, ...], bias: Array | None = None) -> Conditional:
+        net = MLP(layers[i].cells(), link.size(shape), layers[i].hidden, tanh, key=keys[i], bias=bias)
+        return Conditional(layers[i].read(net, i), link, shape)
+
+    steps = [below(i, low.law, low.shape) for i, low in enumerate(layers[1:])]
+    shown = below(len(layers) - 1, link, base.shape, link.start(base))
     return Directed(Ancestral(layers[0].prior(), *steps), shown)

@@ -35,10 +35,11 @@ WAYS: dict[str, dict[str, Any]] = {
     "small-wake-sleep": {"steps": 120_000, "objective": WakeSleep(), "rate": Linear(3e-3, 0.0, 120_000.0)},
 }
 LONG = {"layers": (200, 200, 200), "batch_size": 100, "patience": 1000, "evidence": ImportanceWeighted(1000)}
+TRIALS = {scale: Trial("mnist", LONG | way, None, UNKNOWN) for scale, way in WAYS.items()}
 
 
 class HelmholtzMachine(LatentVariableModel):
-    """Layers of latents, each given the one above, and a recogniser that mirrors them: each learns from other's draws.
+    """Layers of latents and a recogniser that is their mirror image: each of the two learns from what the other draws.
 
     Layers are of bits, or of any law with deterministic layers below it: see `ravine.latent_layers.LatentLayer`. The
     prior of a top layer of bits, classes, levels or counts is learned; that of real numbers is standard normal.
@@ -71,9 +72,7 @@ class HelmholtzMachine(LatentVariableModel):
     standardise: bool = True
 
     kinds: ClassVar[tuple[str, ...]] = (*LatentVariableModel.kinds, "mixed")
-    trials: ClassVar[Mapping[str, Trial]] = {
-        scale: Trial("mnist", LONG | way, None, UNKNOWN) for scale, way in WAYS.items()
-    }
+    trials: ClassVar[Mapping[str, Trial]] = TRIALS
 
     def build(self, schema: AnySchema, *, key: PRNGKeyArray) -> AbstractLatentModel:
         """The generator and its recogniser, sized for the data, and what an estimator learns."""

@@ -8,8 +8,8 @@ from jaxtyping import PRNGKeyArray
 from ravine._tree import Fixed, unfix
 from ravine.core import Row
 from ravine.dist import Conditional
-from ravine.latent_layers import LatentLayer, bits_linked, net_up
-from ravine.nets import Links, Signed
+from ravine.latent_layers import LatentLayer, bits_linked
+from ravine.nets import MLP, Links, Signed, mirrored, tanh
 from ravine.recognisers.amortised import BottomUp, Filled
 
 
@@ -57,12 +57,16 @@ def layers_upwards(layers: tuple[LatentLayer, ...], read: Filled, *, key: PRNGKe
     >>> [z.shape for z in q(p, Row(jnp.ones(4))).mean()]
     [(2,), (3,)]
     """
-    keys, lowest = jr.split(key, len(layers)), layers[-1]
+    keys = jr.split(key, len(layers))
     seen = Fixed(2 * read(Row(unfix(read.fill))) - 1)
 
-    def above(i: int) -> Conditional:
-        net = net_up(layers[i], layers[i + 1].cells(), key=keys[i])
-        return Conditional(layers[i + 1].read(net, i + 1), layers[i].law, layers[i].shape)
+    def upper(inputs: int, i: int) -> MLP:
+        return MLP(inputs, layers[i].law.size(layers[i].shape), mirrored(layers[i].hidden), tanh, key=keys[i])
 
-    first = Conditional(Signed(net_up(lowest, read.inputs(), key=keys[-1]), seen), lowest.law, lowest.shape)
-    return BottomUp(read, first, tuple(above(i) for i in reversed(range(len(layers) - 1))))
+    def above(i: int) -> Conditional:
+        low = layers[i + 1]
+        return Conditional(low.read(upper(low.cells(), i), i + 1), layers[i].law, layers[i].shape)
+
+    first = Signed(upper(read.inputs(), len(layers) - 1), seen)
+    steps = tuple(above(i) for i in reversed(range(len(layers) - 1)))
+    return BottomUp(read, Conditional(first, layers[-1].law, layers[-1].shape), steps)
