@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from ravine._tree import Fixed, unfix
 from ravine.core import AbstractDistribution, Latent, Scalar
 from ravine.dist.links import AbstractLink, Shape
 
@@ -49,7 +50,7 @@ class Ancestral(AbstractDistribution):
 
     Parameters
     ----------
-    first : the law of z1.
+    first : the law of z1; in a `Fixed` if it is not learned.
     conditionals : callables from z_l to the law of z_{l+1}, such as `Conditional`.
 
     Raises
@@ -66,17 +67,19 @@ class Ancestral(AbstractDistribution):
     -4.0128
     """
 
-    first: AbstractDistribution
+    first: AbstractDistribution | Fixed
     conditionals: tuple[Callable[[Array], AbstractDistribution], ...]
 
-    def __init__(self, first: AbstractDistribution, *conditionals: Callable[[Array], AbstractDistribution]) -> None:
+    def __init__(
+        self, first: AbstractDistribution | Fixed, *conditionals: Callable[[Array], AbstractDistribution]
+    ) -> None:
         self.first = first
         self.conditionals = conditionals
 
     def sample(self, *, key: PRNGKeyArray) -> Latent:
         """A tuple with one draw per link of the chain."""
         keys = jr.split(key, 1 + len(self.conditionals))
-        draws = [self.first.sample(key=keys[0])]
+        draws = [unfix(self.first).sample(key=keys[0])]
         for conditional, k in zip(self.conditionals, keys[1:], strict=True):
             draws.append(conditional(draws[-1]).sample(key=k))
         return tuple(draws)
@@ -88,7 +91,7 @@ class Ancestral(AbstractDistribution):
         if len(value) != 1 + len(self.conditionals):
             raise ValueError(f"Ancestral needs a tuple of {1 + len(self.conditionals)} values, got {len(value)}.")
         laws = zip(self.conditionals, value[:-1], value[1:], strict=True)
-        return self.first.log_prob(value[0]) + sum(law(z).log_prob(child) for law, z, child in laws)
+        return unfix(self.first).log_prob(value[0]) + sum(law(z).log_prob(child) for law, z, child in laws)
 
     def mean(self) -> Latent:
         """The mean of z1, then the mean of each conditional at the mean before it.
@@ -96,7 +99,7 @@ class Ancestral(AbstractDistribution):
         This is the expectation for z1, and for later ones whose conditional mean is affine in the one before;
         otherwise it is an approximation, to be replaced by an average over draws.
         """
-        means = [self.first.mean()]
+        means = [unfix(self.first).mean()]
         for conditional in self.conditionals:
             means.append(conditional(means[-1]).mean())
         return tuple(means)

@@ -1,14 +1,14 @@
-"""Sigmoid belief nets: layers of bits, each given the one above, and the data given the lowest."""
+"""Belief nets: layers of bits, or of latents of any law, each given the one above, and the data given the lowest."""
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ravine.dist import AbstractLink, Ancestral, Bernoulli, Bits, Conditional
+from ravine.dist import AbstractLink, Ancestral, Conditional
+from ravine.latent_layers import LatentLayer, bits_linked
 from ravine.models.directed import Directed
-from ravine.nets import Links, Signed, centred, linked
+from ravine.nets import MLP, Links, tanh
 
 
 def belief_net(
@@ -31,17 +31,44 @@ def belief_net(
 
     Examples
     --------
+    >>> import jax.numpy as jnp
+    >>> from ravine.dist import Bits
     >>> p = belief_net((2, 3), "-", Bits(), jnp.full(4, 0.25), key=jr.key(0))
     >>> z, x = p.sample(key=jr.key(1))
     >>> [layer.shape for layer in z], x.shape
     ([(2,), (3,)], (4,))
     """
-    keys, sizes = jr.split(key, len(layers)), (*layers, link.size(base.shape))
+    return layered_net(bits_linked(layers, links), link, base, key=key)
 
-    def below(i: int, bias: Array | None = None) -> Signed:
-        net = linked(sizes[i], sizes[i + 1], sizes[i], links, key=keys[i], bias=bias)
-        return Signed(net, centred(sizes[i]), i)
 
-    lower = [Conditional(below(i), Bits(), (layers[i + 1],)) for i in range(len(layers) - 1)]
-    shown = Conditional(below(len(layers) - 1, link.start(base)), link, base.shape)
-    return Directed(Ancestral(Bernoulli(jnp.zeros(layers[0])), *lower), shown)
+def layered_net(
+    layers: tuple[LatentLayer, ...], link: AbstractLink, base: Float[Array, "..."], *, key: PRNGKeyArray
+) -> Directed:
+    r"""The same with latents of any law, and deterministic layers between; `layers_upwards` makes the recogniser.
+
+    Layers of real numbers are those of a deep latent Gaussian model, :math:`h_l = T_l(h_{l+1}) + G_l(h_{l+1}) \xi_l`
+    with a diagonal :math:`G`: Rezende, Mohamed and Wierstra 2014, arXiv:1401.4082.
+
+    Parameters
+    ----------
+    layers : top first, as the latent lists them.
+    link, base : as for `belief_net`.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from ravine.dist import Bits, Real
+    >>> layers = LatentLayer((2,), Real(), hidden=(8,)), LatentLayer((3,))
+    >>> z, x = layered_net(layers, Bits(), jnp.full(4, 0.25), key=jr.key(0)).sample(key=jr.key(1))
+    >>> [layer.shape for layer in z], x.shape
+    ([(2,), (3,)], (4,))
+    """
+    keys = jr.split(key, len(layers))
+
+    def below(i: int, link: AbstractLink, shape: tuple[int, ...], bias: Array | None = None) -> Conditional:
+        net = MLP(layers[i].cells(), link.size(shape), layers[i].hidden, tanh, key=keys[i], bias=bias)
+        return Conditional(layers[i].read(net, i), link, shape)
+
+    steps = [below(i, low.law, low.shape) for i, low in enumerate(layers[1:])]
+    shown = below(len(layers) - 1, link, base.shape, link.start(base))
+    return Directed(Ancestral(layers[0].prior(), *steps), shown)

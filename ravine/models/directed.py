@@ -19,13 +19,15 @@ from ravine.core import (
     Objective,
     Row,
 )
+from ravine.dist import Ancestral
 
 
 class Directed(AbstractDirected):
     """``z ~ prior``, ``x ~ conditional(z)``.
 
     Wrap the prior in `Fixed` when it is not learned. For several stochastic layers the prior is an
-    ``Ancestral`` distribution over the tuple of layers and the conditional reads the last of them.
+    ``Ancestral`` distribution over the tuple of layers and the conditional reads the last of them; of a chain, the
+    first law alone may be in a `Fixed`.
 
     Examples
     --------
@@ -43,7 +45,8 @@ class Directed(AbstractDirected):
     conditional: Callable[[Latent], AbstractDistribution]
 
     def prior(self, context: PyTree = None) -> AbstractDistribution:
-        return unfix(self.prior_law)
+        law = unfix(self.prior_law)
+        return Ancestral(unfix(law.first), *law.conditionals) if isinstance(law, Ancestral) else law
 
     def likelihood(self, z: Latent, context: PyTree = None) -> AbstractDistribution:
         return self.conditional(z[-1] if isinstance(z, tuple) else z)

@@ -109,7 +109,7 @@ def affine_map(net: Any, what: str, do: str) -> tuple[Float[Array, "below above"
     """
     if isinstance(net, Signed):
         weight, bias = affine_map(net.net, what, do)
-        return 2 * weight, bias - weight @ (1 + stop_gradient(net.centre.value))
+        return 2 / net.top * weight, bias - weight @ (1 + stop_gradient(net.centre.value))
     if isinstance(net, MLP) and len(net.layers) == 1:
         return affine_map(net.layers[0], what, do)
     got = f"an MLP of {len(net.layers)} layers" if isinstance(net, MLP) else type(net).__name__

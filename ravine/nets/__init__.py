@@ -18,7 +18,9 @@ from ravine.nets.pictures import ConvReader as ConvReader
 from ravine.nets.pictures import ConvWriter as ConvWriter
 from ravine.nets.pictures import reader as reader
 from ravine.nets.pictures import writer as writer
+from ravine.nets.signed import INNER as INNER
 from ravine.nets.signed import Links as Links
+from ravine.nets.signed import Logged as Logged
 from ravine.nets.signed import Signed as Signed
 from ravine.nets.signed import centred as centred
 from ravine.nets.signed import linked as linked

@@ -19,15 +19,16 @@ INNER = {"-": 0, "~": 2}  # hidden layers of a link
 
 
 class Signed(eqx.Module):
-    """``net(2 x - 1 - centre)``: bits as -1 and 1, less their mean, through which no gradient flows.
+    """``net(2 x / top - 1 - centre)``: bits as -1 and 1, less their mean, through which no gradient flows.
 
-    The activities of Maddison, Mnih and Teh 2017, arXiv:1611.00712, section 5.
+    The activities of Maddison, Mnih and Teh 2017, arXiv:1611.00712, section 5; levels are spread evenly between.
 
     Parameters
     ----------
     net : from a vector to a vector.
     centre : mean of the signs, of their shape; a `Running` one is told by `ravine.objectives.Centring`.
     layer : which layer of latents is read, as the generator lists them; of no use with a `Fixed` centre.
+    top : the largest value, of which 1 is the sign: 1 of bits, 4 of five levels.
 
     Examples
     --------
@@ -38,10 +39,31 @@ class Signed(eqx.Module):
     net: Callable[[Array], Array]
     centre: Fixed | Running
     layer: int = eqx.field(static=True, default=0)
+    top: int = eqx.field(static=True, default=1)
 
     def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
         """The outputs for bits, or for numbers between 0 and 1 that stand for them."""
-        return self.net(2 * x - 1 - stop_gradient(self.centre.value))
+        return self.net(self.signs(x) - stop_gradient(self.centre.value))
+
+    def signs(self, x: Float[Array, " inputs"]) -> Float[Array, " inputs"]:
+        """Values from 0 to ``top`` as numbers from -1 to 1."""
+        return 2 / self.top * x - 1
+
+
+class Logged(eqx.Module):
+    """``net(log(1 + x))``: counts, which may be large.
+
+    Examples
+    --------
+    >>> Logged(jnp.exp)(jnp.array([0.0, 3.0])).tolist()
+    [1.0, 4.0]
+    """
+
+    net: Callable[[Array], Array]
+
+    def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
+        """The outputs for counts."""
+        return self.net(jnp.log1p(x))
 
 
 def linked(

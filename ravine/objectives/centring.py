@@ -30,5 +30,5 @@ def lessons(model: AbstractLatentModel, means: Latent) -> list[Scalar]:
     """Terms of value 0 whose gradient leads every running centre of the model to the signs of the layer it is of."""
     signed = lambda node: isinstance(node, Signed)  # noqa: E731
     nets = [node for node in jax.tree.leaves(model, is_leaf=signed) if signed(node)]
-    pairs = [(net.centre, 2 * means[net.layer].ravel() - 1) for net in nets if isinstance(net.centre, Running)]
+    pairs = [(net.centre, net.signs(means[net.layer].ravel())) for net in nets if isinstance(net.centre, Running)]
     return [centre.told(mean) for centre, mean in pairs]

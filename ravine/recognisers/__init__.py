@@ -1,7 +1,7 @@
 """Recognisers complete a generator into a latent model."""
 
 from ravine.recognisers.amortised import Amortised, BottomUp, Filled, Unlooked
-from ravine.recognisers.bits import bits_upwards
+from ravine.recognisers.bits import bits_upwards, layers_upwards
 from ravine.recognisers.exact import ExactInference, ExactPosterior
 from ravine.recognisers.labelled import ClassThenStyle
 
@@ -14,4 +14,5 @@ __all__ = [
     "Filled",
     "Unlooked",
     "bits_upwards",
+    "layers_upwards",
 ]

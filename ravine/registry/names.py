@@ -21,6 +21,7 @@ PARTS: tuple[tuple[str, str | None], ...] = (
     ("ravine.dist", "AbstractLink"),
     ("ravine.evidence", None),
     ("ravine.gradients", None),
+    ("ravine.latent_layers", None),
     ("ravine.models.belief_chains", "AbstractInference"),
     ("ravine.models.boltzmann", "AbstractFill"),
     ("ravine.models.coupled", "AbstractOnTop"),
