@@ -12,7 +12,10 @@ import importlib
 
 from common import FULL, QUICK
 
-NAMES = ("vae", "estimators", "convolutions", "rbm", "mixture", "factor_analysis", "startup", "answers", "compare")
+NAMES = (
+    *("vae", "estimators", "convolutions", "rbm", "forward_forward", "mixture"),
+    *("factor_analysis", "startup", "answers", "compare"),
+)
 
 
 def main() -> None:
