@@ -76,6 +76,14 @@ def nats(measured: dict[str, Any]) -> str:
     return f"{value:.2f} ± {error:.2f} nats ({SAYS[measured['direction']]}, {measured['method']})"
 
 
+def number(measured: dict[str, Any]) -> str:
+    """What was measured as a person reads it: a log-likelihood, or the share of right classes."""
+    if "accuracy" not in measured:
+        return nats(measured)
+    share, error = (100 * measured[name] for name in ("accuracy", "standard_error"))
+    return f"{share:.2f} ± {error:.2f} % right"
+
+
 def duration(seconds: float) -> str:
     """Seconds below two minutes, minutes below two hours, hours above."""
     for unit, size, limit in (("s", 1, 120), ("min", 60, 7200)):
@@ -104,18 +112,34 @@ def table(rows: list[list[str]], head: list[str]) -> str:
 
 def reported(found: dict[str, Any]) -> str:
     """The number to compare with, and where it was read."""
-    value = found["log_likelihood"]
-    return found["source"] if value is None else f"{value:.2f} nats ({found['source']})"
+    value = theirs(found)
+    unit = " right" if value.endswith("%") else " nats"
+    return f"{value}{unit} ({found['source']})" if value else found["source"]
+
+
+def theirs(found: dict[str, Any]) -> str:
+    """The reported number alone; nothing where there is none."""
+    share, value = found.get("accuracy"), found.get("log_likelihood")
+    return f"{100 * share:.2f} %" if share is not None else "" if value is None else f"{value:.2f}"
 
 
 def accuracy(result: dict[str, Any]) -> list[list[str]]:
-    """The share of right classes, where the recipe learned from a few labels."""
+    """The share of right classes, where a model of rows learned from labels too."""
     found = result.get("accuracy")
     if not found:
         return []
-    theirs = f", reported {100 * found['reported']:.2f} %" if found["reported"] else ""
+    other = f", reported {100 * found['reported']:.2f} %" if found["reported"] else ""
     told = f"{found['labels of each class']} labels of each class"
-    return [["right classes", f"{100 * found['measured']:.2f} %{theirs} ({told})"]]
+    return [["right classes", f"{100 * found['measured']:.2f} %{other} ({told})"]]
+
+
+def spread(measured: dict[str, Any]) -> list[list[str]]:
+    """The test errors of a classifier, one for each seed."""
+    if "accuracy" not in measured:
+        return []
+    each = ", ".join(f"{100 * (1 - share):.2f}" for share in measured["seeds"])
+    seeds = f" ({each})" if len(measured["seeds"]) > 1 else ""
+    return [["test error", f"{measured['test error, %']:.2f} %{seeds} of {measured['rows']} rows"]]
 
 
 def dreams(result: dict[str, Any]) -> list[list[str]]:
@@ -145,35 +169,48 @@ def annealed(result: dict[str, Any]) -> list[list[str]]:
 
 def measurement(result: dict[str, Any]) -> str:
     """What one run measured, how long it took on what, and the command that repeats it."""
+    tells = "accuracy" in result["measured"]
     rows = [
         ["reported", reported(result["reported"])],
         *accuracy(result),
         ["data", f"{result['data']}: {result['treated']}"],
-        ["measured", nats(result["measured"])],
+        ["measured", number(result["measured"])],
+        *spread(result["measured"]),
         *dreams(result),
         *annealed(result),
         *([f"beside, {one['rows']} rows", nats(one)] for one in result.get("beside", [])),
         ["time", f"{duration(result['seconds'])} on {result['device']}"],
     ]
-    parts = [table(rows, ["", "log p(x) per row, held out"]), f"```console\n{result['command']}\n```\n"]
+    head = "classes of test rows" if tells else "log p(x) per row, held out"
+    parts = [table(rows, ["", head]), f"```console\n{result['command']}\n```\n"]
     picture = RESULTS / f"{result['recipe']}-{result['scale']}.png"
     if picture.exists():
         where = f"../../../ravine/recipes/results/{picture.name}"
         parts.append(f"```{{image}} {where}\n:alt: a line for each label of images that were made of it\n```\n")
-    heights = [-line["held_out"] for line in result["curve"] if "held_out" in line]
+    heights, words = curve(result["curve"], tells)
     if len(heights) > 1:
-        parts.append(f"```{{raw}} html\n{curve_svg(heights)}\n```\n\nThe bound on held-out rows during training.\n")
+        parts.append(f"```{{raw}} html\n{curve_svg(heights)}\n```\n\n{words}\n")
     return "\n".join(parts)
+
+
+def curve(lines: list[dict[str, Any]], tells: bool) -> tuple[list[float], str]:
+    """The heights of a learning curve, and what they are: of a classifier its loss, else the bound."""
+    held_out = [line["held_out"] for line in lines if "held_out" in line]
+    if not tells:
+        return [-loss for loss in held_out], "The bound on held-out rows during training."
+    if held_out:
+        return held_out, "The loss on held-out rows during training, the lowest so far."
+    return [line["loss"] for line in lines if "loss" in line], "The loss on the training rows."
 
 
 def overview(found: list[dict[str, Any]]) -> list[str]:
     """All results of a recipe in one table, where there are several; all or none of them tell classes, or dream."""
     cells = []
     for result in found:
-        value, seeds = result["reported"]["log_likelihood"], len(result["measured"]["seeds"])
-        theirs = "" if value is None else f"{value:.2f}"
+        seeds = len(result["measured"]["seeds"])
         classes, made = [text for _, text in accuracy(result)], list(likeness(result).values())
-        line = [f"`{result['scale']}`", result["data"], theirs, nats(result["measured"]), str(seeds)]
+        line = [f"`{result['scale']}`", result["data"], theirs(result["reported"])]
+        line += [number(result["measured"]), str(seeds)]
         cells.append([*line, *classes, *made])
     told = ["right classes"] if any(map(accuracy, found)) else []
     heads = ["scale", "data", "reported", "measured", "seeds", *told, *likeness(found[0] if found else {})]
@@ -238,12 +275,12 @@ def index(found: list[Recipe], measured: list[dict[str, Any]]) -> str:
     for recipe in found:
         mine = {result["scale"]: result for result in of(recipe, measured)}
         chosen = mine.get("paper", mine.get("long", mine.get("small")))
-        number = nats(chosen["measured"]) if chosen else "not recorded yet"
-        rows.append([f"[{recipe.class_name}](gallery/{recipe.path.stem}.md)", recipe.title, number])
+        best = number(chosen["measured"]) if chosen else "not recorded yet"
+        rows.append([f"[{recipe.class_name}](gallery/{recipe.path.stem}.md)", recipe.title, best])
     entries = "\n".join([*(f"gallery/{r.path.stem}" for r in found), *(f"gallery/{name}" for name in STUDIES)])
     others = "".join(f"- [{name}](gallery/{name}.md): {headline(name)}\n" for name in STUDIES)
     head = "# Gallery\n\nEvery number here was written by the command beside it.\n\n"
-    body = table(rows, ["recipe", "what it is", "held-out log p(x) per row"])
+    body = table(rows, ["recipe", "what it is", "held-out log p(x) per row, or classes"])
     body += f"\nProblems of papers that fit no model to data:\n\n{others}"
     return f"{head}{body}\n```{{toctree}}\n:hidden:\n\n{entries}\n```\n"
 

@@ -54,6 +54,19 @@ def hasty_jit(function: Callable[..., Any]) -> Callable[..., Any]:
     return eqx.filter_jit(function, compiler_options=options)  # pyright: ignore[reportCallIssue]
 
 
+def live(traced: Any) -> Any:
+    """A traced function without the equations that no result depends on."""
+    from jax.interpreters import partial_eval
+
+    needed, _ = partial_eval.dce_jaxpr(traced.jaxpr, [True] * len(traced.jaxpr.outvars), instantiate=True)
+    return traced.replace(jaxpr=needed)
+
+
+def temporary_bytes(compiled: Any) -> float:
+    """What a compiled program needs beside its arguments and results; NaN where the platform does not tell."""
+    return float(getattr(compiled.memory_analysis(), "temp_size_in_bytes", np.nan))
+
+
 def on_processor() -> bool:
     """Whether programs run on the central processor, where a few rows fill it; an accelerator needs many."""
     return jax.default_backend() == "cpu"

@@ -1,10 +1,11 @@
-"""A mean log-likelihood, and everything needed to compare it with another."""
+"""A mean log-likelihood, or a share of right classes, and everything needed to compare it with another."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool
 
 from ravine.core import Direction, LogLikelihood
 from ravine.data import AnySchema
@@ -32,6 +33,36 @@ class Evaluation(NamedTuple):
         kind = {"lower": "lower bound", "upper": "upper bound"}.get(self.direction, self.direction)
         number = f"{self.log_likelihood:.3f} +- {self.standard_error:.3f} nats per row"
         return f"{number} ({kind}, {self.method}, {self.rows} rows; {self.treated})"
+
+
+class Accuracy(NamedTuple):
+    """The share of some rows that were given their right class.
+
+    ``standard_error`` is that of the share over the rows, ``sqrt(p (1 - p) / rows)``.
+    """
+
+    accuracy: float
+    standard_error: float
+    rows: int
+    treated: str
+    seed: int
+
+    def __str__(self) -> str:
+        number = f"{100 * self.accuracy:.2f} +- {100 * self.standard_error:.2f} % right"
+        return f"{number} ({self.rows} rows; {self.treated})"
+
+
+def accuracy(right: Bool[np.ndarray, " rows"], schema: AnySchema, seed: int) -> Accuracy:
+    """The share of the rows that were told right.
+
+    Examples
+    --------
+    >>> from ravine.data import Schema
+    >>> print(accuracy(np.array([True, True, True, False]), Schema((2,), "real"), seed=0))
+    75.00 +- 21.65 % right (4 rows; 2 real cells)
+    """
+    share = float(np.mean(right))
+    return Accuracy(share, (share * (1 - share) / len(right)) ** 0.5, len(right), schema.describe(), seed)
 
 
 def evaluation(got: LogLikelihood, cells: int, schema: AnySchema, seed: int) -> Evaluation:

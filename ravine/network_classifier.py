@@ -21,6 +21,7 @@ from ravine._jax import highest_matmul, key_words, precision
 from ravine._record import schema_of, texts
 from ravine.core import Row
 from ravine.data import ArraySource
+from ravine.evaluation import Accuracy, accuracy
 from ravine.fitting import Plan, fit, split, staged
 from ravine.labels import Classifying, members, numbered, told, unlabelled
 from ravine.row_classifier import ClassifierOfRows
@@ -36,6 +37,11 @@ class NetworkClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Class
     A recipe defines ``build(schema, classes, *, key) -> Classifying`` and ``stages(rows) -> list[Stage]``; every verb
     follows. As a transformer it gives the features of the model. A row has the number of its class in ``y``, where
     ``y_mask`` says so. Rows are complete: a recipe for rows fills missing cells before.
+
+    Parameters
+    ----------
+    binarise : ``"threshold"`` and ``"static"`` make bits. ``"dynamic"`` makes grey values shares of the largest, from 0
+        to 1, which the network sees as they are: what is drawn from them is its own business.
 
     Attributes
     ----------
@@ -104,8 +110,8 @@ class NetworkClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Class
         require(not (self.labels_needed and lacking.any()), "y", "a label for every row", rows, UNKNOWN)
         with translated("y", "labels that are all numbers, or all text", "correct them"):
             classes, codes = numbered(labels, ~lacking)
+        check_classification_targets(_plain(labels[~lacking]))
         self.classes_ = _plain(classes)
-        check_classification_targets(self.classes_)
         return values, codes, weight
 
     def _apart(self, X: Any, y: Any) -> tuple[np.ndarray, Int[np.ndarray, " n"]]:
@@ -130,7 +136,7 @@ class NetworkClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Class
         elif len(held):
             kept = told(self._row(values[held], None if weight is None else weight[held]), codes[held])
         source = Subset(ArraySource(told(self._row(values, weight), codes)), places)
-        stages = staged(self, self.schema_, source.rows, kept, key)
+        stages = staged(self, _AsItIs(), source.rows, kept, key)
         return Plan(self._built(), stages, source, jr.split(key)[1])
 
     def _remember(self, model: Classifying) -> None:
@@ -139,6 +145,16 @@ class NetworkClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Class
         self.model_ = model
 
     # --- what it says of rows
+
+    def evaluate(self, X: Any, y: Any) -> Accuracy:
+        """The share of rows whose class is told right, with its standard error; rows without a label are left out."""
+        log_shares = self._log_shares(X)
+        labels = _labels(y, len(log_shares))
+        found = members(self.classes_, labels)
+        known = found.any(axis=1) | ~unlabelled(labels)
+        require(known.any(), "y", "labels of some rows", "none", "give rows with labels")
+        right = found[np.arange(len(found)), np.argmax(log_shares, axis=1)]
+        return accuracy(right[known], self.schema_, self.seed_)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """p(y | x), shape (rows, classes)."""
@@ -170,6 +186,13 @@ class NetworkClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Class
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+class _AsItIs:
+    """A schema whose rows are read without a draw."""
+
+    def draw(self) -> None:
+        """There is none."""
 
 
 def _pair(held_out: Any) -> tuple[Any, Any]:

@@ -21,13 +21,16 @@ from ravine._spell import spell
 from ravine.checkpoint import write_json
 from ravine.data import Dataset, load_dataset
 from ravine.estimator import LatentVariableModel
-from ravine.evaluation import Evaluation
+from ravine.evaluation import Accuracy, Evaluation
 from ravine.evidence import AIS
 from ravine.likeness import Real, likeness
+from ravine.network_classifier import NetworkClassifier
 from ravine.registry import STUDIES, made, reading, recipe, study
 from ravine.trial import Trial
 
 ACROSS = 20  # images of each label in a picture
+Fitted = LatentVariableModel | NetworkClassifier
+Run = tuple[Fitted, Evaluation | Accuracy]
 
 
 def reproduce(name: str, scale: str, out: Path | None, seed: int, seeds: int, resume: bool) -> int:
@@ -41,13 +44,13 @@ def reproduce(name: str, scale: str, out: Path | None, seed: int, seeds: int, re
     dataset = load_dataset(trial.data)
     if dataset.test is None:
         raise ValueError(f"{trial.data} has no test rows of its own to compare a published number on.")
-    runs = []
+    runs: list[Run] = []
     for s in range(seed, seed + seeds):
         folder = None if out is None else out if seeds == 1 else out / f"seed-{s}"
         model = _fitted(name, trial, dataset, s, folder, resume)
         if not model.complete_:
             return 130
-        runs.append((model, model.evaluate(dataset.test)))
+        runs.append((model, _evaluated(model, dataset)))
         print(f"seed {s}: {runs[-1][1]} after {model.seconds_:.0f} s", flush=True)
     result = (
         _result(name, scale, trial, runs)
@@ -93,24 +96,35 @@ def _studied(name: str, scale: str, out: Path | None, seeds: Sequence[int]) -> i
     return 0
 
 
-def unfitted(name: str, trial: Trial, hints: Mapping[str, Any], seed: int) -> LatentVariableModel:
+def unfitted(name: str, trial: Trial, hints: Mapping[str, Any], seed: int) -> Fitted:
     """The recipe as a trial has it; what the data set hints at counts where the trial says nothing."""
     said = {field: text for field, text in reading(name, hints).items() if field not in trial.fields}
     return made(name, said, random_state=seed, **trial.fields)
 
 
-def _fitted(
-    name: str, trial: Trial, dataset: Dataset, seed: int, out: Path | None, resume: bool
-) -> LatentVariableModel:
+def _evaluated(model: Fitted, dataset: Dataset) -> Evaluation | Accuracy:
+    told = (_labels(dataset)[1],) if isinstance(model, NetworkClassifier) else ()
+    return cast(Any, model).evaluate(dataset.test, *told)
+
+
+def _fitted(name: str, trial: Trial, dataset: Dataset, seed: int, out: Path | None, resume: bool) -> Fitted:
     model = unfitted(name, trial, dataset.hints, seed)
     shape = dataset.hints.get("image_shape")
     train = dataset.train if shape is None else dataset.train.reshape(len(dataset.train), *shape)
-    told = () if trial.labels is None else (labelled(_labels(dataset)[0], trial.labels, seed),)
-    model.fit(train, *told, held_out=dataset.valid, folder=out, resume=resume)
+    told, valid = _told(model, trial, dataset, seed), dataset.valid
+    # what tells classes cannot stop by rows without labels
+    model.fit(train, *told, held_out=None if isinstance(model, NetworkClassifier) else valid, folder=out, resume=resume)
     if out is not None:
         model.save(out)
         model.seconds_ = max(model.seconds_, took(out / "metrics.jsonl"))
     return model
+
+
+def _told(model: Fitted, trial: Trial, dataset: Dataset, seed: int) -> tuple[np.ndarray, ...]:
+    """The labels that are learned from, where there are any: those of some rows of each class, or all."""
+    if trial.labels is not None:
+        return (labelled(_labels(dataset)[0], trial.labels, seed),)
+    return (_labels(dataset)[0],) if isinstance(model, NetworkClassifier) else ()
 
 
 def took(metrics: Path) -> float:
@@ -145,12 +159,14 @@ def _classes(trial: Trial, dataset: Dataset, models: list[Any]) -> dict[str, Any
     """What a trial with a few labels adds to the result."""
     if trial.labels is None:
         return {}
+    if isinstance(models[0], NetworkClassifier):
+        return {"labels of each class": trial.labels}
     shares = [float(np.mean(model.predict(dataset.test) == _labels(dataset)[1])) for model in models]
     told = {"reported": trial.accuracy, "measured": float(np.mean(shares)), "seeds": shares}
     return {"accuracy": told | {"labels of each class": trial.labels}}
 
 
-def _beside(trial: Trial, dataset: Dataset, model: LatentVariableModel) -> dict[str, Any]:
+def _beside(trial: Trial, dataset: Dataset, model: Any) -> dict[str, Any]:
     """The first model evaluated in other ways, each on rows that lie evenly among those of the test."""
     found = []
     for evidence, rows in trial.beside:
@@ -217,8 +233,7 @@ def clone_with(model: LatentVariableModel, evidence: Any) -> LatentVariableModel
     return other
 
 
-def _result(name: str, scale: str, trial: Trial, runs: list[tuple[LatentVariableModel, Evaluation]]) -> dict[str, Any]:
-    values = [got.log_likelihood for _, got in runs]
+def _result(name: str, scale: str, trial: Trial, runs: list[Run]) -> dict[str, Any]:
     model, first = runs[0]
     return {
         "recipe": name,
@@ -227,20 +242,24 @@ def _result(name: str, scale: str, trial: Trial, runs: list[tuple[LatentVariable
         "data": trial.data,
         "fields": {field: spell(value) for field, value in trial.fields.items()},
         "treated": first.treated,
-        "reported": {"log_likelihood": trial.reported, "source": trial.source},
-        "measured": {
-            "log_likelihood": float(np.mean(values)),
-            "standard_error": float(np.mean([got.standard_error for _, got in runs])),
-            "bits_per_dim": float(np.mean([got.bits_per_dim for _, got in runs])),
-            "direction": first.direction,
-            "method": first.method,
-            "rows": first.rows,
-            "seeds": values,
-        },
+        **_numbers(trial, [got for _, got in runs]),
         "seconds": float(np.mean([m.seconds_ for m, _ in runs])),
         **_machine(),
         "curve": _curve(model),
     }
+
+
+def _numbers(trial: Trial, found: Sequence[Any]) -> dict[str, Any]:
+    """What is reported, and what was measured: means over the seeds."""
+    mean, first = (lambda name: float(np.mean([getattr(got, name) for got in found]))), found[0]
+    error = {"standard_error": mean("standard_error"), "rows": first.rows}
+    if isinstance(first, Accuracy):
+        share, seeds = mean("accuracy"), [got.accuracy for got in found]
+        measured = {"accuracy": share, "test error, %": 100 * (1 - share), **error, "seeds": seeds}
+        return {"reported": {"accuracy": trial.accuracy, "source": trial.source}, "measured": measured}
+    measured = {"log_likelihood": mean("log_likelihood"), **error, "bits_per_dim": mean("bits_per_dim")}
+    measured |= {"direction": first.direction, "method": first.method, "seeds": [got.log_likelihood for got in found]}
+    return {"reported": {"log_likelihood": trial.reported, "source": trial.source}, "measured": measured}
 
 
 def _command(name: str, scale: str, seeds: int) -> str:
@@ -254,16 +273,22 @@ def _machine() -> dict[str, Any]:
     return {"device": device, "versions": versions, "date": time.strftime("%Y-%m-%d")}
 
 
-def _curve(model: LatentVariableModel, points: int = 200) -> list[dict[str, Any]]:
-    """The learning curve, thinned: step, seconds, held-out loss and training bound where there are any."""
-    lines = [line for line in model.history_ if line.get("held_out") is not None or line.get("elbo") is not None]
+def _curve(model: Fitted, points: int = 200) -> list[dict[str, Any]]:
+    """The learning curve, thinned: step, seconds, held-out loss and training bound where there are any.
+
+    Of a classifier, its loss on the training rows.
+    """
+    names = ("elbo", "held_out", *(("loss",) if isinstance(model, NetworkClassifier) else ()))
+    lines = [line for line in model.history_ if any(line.get(name) is not None for name in names)]
     kept = lines[:: max(1, len(lines) // points)]
-    names = ("done", "seconds", "elbo", "held_out", "objective")
+    names = ("done", "seconds", *names, "objective")
     return [{name: line[name] for name in names if line.get(name) is not None} for line in kept]
 
 
 def _comparison(result: dict[str, Any]) -> str:
     ours, theirs = result["measured"], result["reported"]
+    if "accuracy" in ours:
+        return f"{_told_right(ours)}; {_reported_right(theirs)}"
     number = f"measured {ours['log_likelihood']:.2f} +- {ours['standard_error']:.2f} nats"
     line = f"{number} ({ours['direction']}, {ours['method']}){_right(result.get('accuracy'))}"
     if theirs["log_likelihood"] is None:
@@ -276,3 +301,14 @@ def _right(accuracy: dict[str, Any] | None) -> str:
         return ""
     theirs = "" if accuracy["reported"] is None else f", reported {100 * accuracy['reported']:.2f} %"
     return f", accuracy {100 * accuracy['measured']:.2f} %{theirs}"
+
+
+def _told_right(ours: Mapping[str, Any]) -> str:
+    share, error = (100 * ours[name] for name in ("accuracy", "standard_error"))
+    return f"measured {share:.2f} +- {error:.2f} % right (test error {ours['test error, %']:.2f} %)"
+
+
+def _reported_right(theirs: Mapping[str, Any]) -> str:
+    if theirs["accuracy"] is None:
+        return theirs["source"] or "the paper reports no such number"
+    return f"reported {100 * theirs['accuracy']:.2f} % ({theirs['source']})"

@@ -7,16 +7,14 @@ import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
-import optax
 import pandas as pd
 import pytest
+from networks import Lenient, TinyNetwork, groups, tiny
 from sklearn.base import clone, is_classifier
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
@@ -29,73 +27,14 @@ import ravine as rv
 from ravine import _monitor, fitting
 from ravine._check import Complaint
 from ravine._containers import image_axes
-from ravine.core import Row, averaged
+from ravine.core import Row
+from ravine.diagnose import output_gradients
+from ravine.diagnose.outputs import seen
 from ravine.fitting import Plan
 from ravine.labels import Classifying, log_shares, unlabelled
-from ravine.nets import MLP
-from ravine.network_classifier import NetworkClassifier
 from ravine.registry import catalogue
-from ravine.rules import Descend, Optimiser
-from ravine.train import Stage, train
-
-# --- a recipe as small as they come
-
-
-class Net(eqx.Module):
-    """One hidden layer, and an affine read-out of it."""
-
-    below: MLP
-    top: MLP
-
-    def features(self, row: Row) -> jax.Array:
-        return jnp.tanh(self.below(row.x))
-
-    def logits(self, row: Row) -> jax.Array:
-        return self.top(self.features(row))
-
-
-class Surprise(eqx.Module):
-    """Mean of -log p(y | x) over the labelled rows of a batch."""
-
-    def __call__(self, model: Net, batch: Row, *, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        def one(row: Row, key: jax.Array) -> jax.Array:
-            nats = -jax.nn.log_softmax(model.logits(row))[jnp.maximum(row.y, 0)]
-            return jnp.where(row.y_mask, nats, 0.0)
-
-        return averaged(one, batch, key=key), {}
-
-
-class TinyNetwork(NetworkClassifier):
-    """A network with one hidden layer."""
-
-    hidden: int = 4
-    rate: float = 1e-2
-    batch_size: int = 20
-    steps: int = 20
-
-    def build(self, schema: Any, classes: int = 2, *, key: Any) -> Net:
-        a, b = jr.split(key)
-        return Net(MLP(schema.width, self.hidden, (), key=a), MLP(self.hidden, classes, (), key=b))
-
-    def stages(self, rows: int) -> list[Stage]:
-        return [Stage(Descend(Surprise(), Optimiser(optax.adam, (self.rate,))), self.steps, self.batch_size)]
-
-
-class Lenient(TinyNetwork):
-    """The same, which can do without some labels."""
-
-    labels_needed: ClassVar[bool] = False
-
-
-def tiny(**fields: Any) -> TinyNetwork:
-    return TinyNetwork(**{"random_state": 0, "progress": False} | fields)
-
-
-@functools.cache
-def groups() -> tuple[np.ndarray, np.ndarray]:
-    stream = np.random.default_rng(0)
-    y = stream.integers(0, 3, size=120)
-    return stream.normal(size=(120, 4)) + 4 * np.eye(3, 4)[y], np.array(["a", "b", "c"])[y]
+from ravine.rules import Guarded
+from ravine.train import train
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +45,7 @@ def fitted() -> TinyNetwork:
 @pytest.fixture
 def known(monkeypatch):
     """The recipe has a name, so that it can be loaded."""
-    table = dict(catalogue.EXPLAINERS) | {"tiny-network": (__name__, "TinyNetwork")}
-    monkeypatch.setattr(catalogue, "EXPLAINERS", table)
+    monkeypatch.setattr(catalogue, "CLASSIFIERS", {"tiny-network": ("networks", "TinyNetwork")})
 
 
 # --- scikit-learn's own checks
@@ -197,14 +135,48 @@ def test_images_keep_their_shape():
     assert deep.schema_.image_shape == (8, 8, 3) and deep.transform(np.stack([X, X, X], axis=-1)).shape == (200, 4)
 
 
-def test_grey_values_are_drawn_to_learn_from_and_told_apart():
+def test_grey_values_go_in_as_shares_and_nothing_is_drawn(monkeypatch):
     X, y = load_digits(n_class=3, return_X_y=True)
     model = tiny(steps=200, binarise="dynamic", levels=17).fit(X, y)
-    again = model.predict_proba(X)
-    assert (model.predict_proba(X) == again).all() and model.score(X, y) > 0.95
-    seen = np.asarray(model._row(X).x, float)
-    assert len(np.unique(seen)) == 17
-    np.testing.assert_allclose(again, np.exp(nats(model, seen)), atol=1e-5)
+    assert model.score(X, y) > 0.95 and model.schema_.draw() is not None
+    np.testing.assert_allclose(model.predict_proba(X), np.exp(nats(model, X / 16)), atol=1e-5)
+    assert seen(model, X[:2], log_shares).row.x.max() == 1  # what can be moved by a little
+    rules = []
+    stopped = lambda recipe, plan, *rest: rules.append(plan.stages[0].rule) or 1 / 0  # noqa: E731
+    monkeypatch.setattr("ravine.network_classifier.fit", stopped)
+    with pytest.raises(ZeroDivisionError):
+        tiny(binarise="dynamic", levels=17).fit(X, y)
+    assert isinstance(rules[0].rule, Guarded) and len(np.unique(rules[0].held_out.x)) > 2
+
+
+def test_slopes_of_shares_and_features_are_those_of_differences():
+    """In the units of the table."""
+    X, y = groups()
+    model = tiny(steps=100, precision="float64").fit(X, y)
+    labels, features = output_gradients(model, X[:3], labels=["b"]), output_gradients(model, X[:3])
+    for j in range(4):
+        step = 1e-5 * np.eye(4)[j]
+        up, down = (np.log(model.predict_proba(X[:3] + sign * step))[:, 1] for sign in (1, -1))
+        np.testing.assert_allclose(labels[:, 0, j], (up - down) / 2e-5, rtol=1e-4, atol=1e-8)
+        up, down = (model.transform(X[:3] + sign * step) for sign in (1, -1))
+        np.testing.assert_allclose(features[:, :, j], (up - down) / 2e-5, rtol=1e-4, atol=1e-8)
+
+
+def test_the_share_of_right_classes_is_told_with_its_error(fitted):
+    X, y = groups()
+    labels = np.where(np.arange(120) < 20, "zz", y).astype(object)
+    labels[100:] = None
+    got = fitted.evaluate(X, labels)
+    right = (fitted.predict(X) == labels)[:100]
+    assert (got.accuracy, got.rows, got.seed) == (right.mean(), 100, fitted.seed_)
+    assert got.standard_error == pytest.approx(right.std() / 10, abs=1e-12) and 0.03 < got.standard_error < 0.05
+    share, error = 100 * got.accuracy, 100 * got.standard_error
+    assert str(got) == f"{share:.2f} +- {error:.2f} % right (100 rows; 4 real cells (standardised))"
+    with pytest.raises(Complaint, match="y: expected labels of some rows, got none"):
+        fitted.evaluate(X[:2], [None, np.nan])
+    assert tiny(steps=2).fit(X, y == "a").evaluate(X, ["a"] * 120).accuracy == 0
+    signs = tiny(steps=200).fit(X, np.where(y == "a", -1, 1))
+    assert signs.evaluate(X, np.where(y == "a", -1, 1)).rows == 120
 
 
 # --- labels

@@ -19,6 +19,7 @@ from ravine.evidence import AIS, ImportanceWeighted, Normalised
 from ravine.models.boltzmann import Drawn
 from ravine.models.coupled import AssociativeMemory
 from ravine.models.families import Diagonal, Full, Given
+from ravine.network_classifier import NetworkClassifier
 from ravine.registry import recipe, recipes
 
 BITS = {"binarise": "threshold", "threshold": 0.5}
@@ -120,7 +121,8 @@ def test_scikit_learns_own_checks(name, forgetful):
 
 
 def test_every_recipe_for_rows_is_checked():
-    rows = {attribute for name, (_, attribute) in recipes().items() if issubclass(recipe(name), LatentVariableModel)}
+    readers = (LatentVariableModel, NetworkClassifier)
+    rows = {attribute for name, (_, attribute) in recipes().items() if issubclass(recipe(name), readers)}
     assert rows == set(RECIPES) == set(EXPECTED_FAILURES)
 
 

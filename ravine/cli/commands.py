@@ -79,6 +79,7 @@ def fit(
     /,
     *,
     settings: Set = None,
+    label: str | None = None,
     out: Path | None = None,
     seed: int = 0,
     test_size: float = 0.1,
@@ -95,6 +96,9 @@ def fit(
         Name of a built-in set, or a path to .csv, .parquet, .npy, .npz, or a folder of images.
     settings
         A field of the recipe, as name=value; may be given several times. `ravine info RECIPE` shows them.
+    label
+        The column that holds the labels, for a recipe that learns from them; a classifier takes those that a built-in
+        set has beside its rows unless one is given.
     out
         Folder for the model, its record, metrics and checkpoints.
     seed
@@ -108,12 +112,15 @@ def fit(
     """
     from ravine.cli.work import fit_data
 
-    return fit_data(recipe, data, settings or [], out, seed, test_size, resume, as_json)
+    told = [] if label is None else [f"label={label!r}"]
+    return fit_data(recipe, data, [*(settings or []), *told], out, seed, test_size, resume, as_json)
 
 
 @app.command
 def score(folder: Path, data: str, /, *, as_json: Json = False) -> None:
     """Mean log-likelihood of data under a fitted model, with standard error, direction and method.
+
+    Of a classifier: the share of the rows whose class it tells right, with its standard error.
 
     Parameters
     ----------
@@ -124,10 +131,10 @@ def score(folder: Path, data: str, /, *, as_json: Json = False) -> None:
     as_json
         Print one JSON object.
     """
-    from ravine.cli.work import evaluation, opened, rows_of
+    from ravine.cli.work import asked_of, either, evaluation
 
-    model = opened(folder)
-    got = evaluation(model.evaluate(rows_of(data, model)))
+    model = either(folder)
+    got = evaluation(model.evaluate(*asked_of(model, data)))
     print(json.dumps(got) if as_json else got["words"])
 
 
@@ -154,7 +161,7 @@ def sample(folder: Path, /, *, number: Number = 16, out: Path, seed: int | None 
 
 @app.command
 def encode(folder: Path, data: str, /, *, out: Path) -> None:
-    """Posterior means of the latent causes, one row per row of the data.
+    """Posterior means of the latent causes, or the features of a classifier, one row per row of the data.
 
     Parameters
     ----------
@@ -165,9 +172,9 @@ def encode(folder: Path, data: str, /, *, out: Path) -> None:
     out
         File to write: .csv, .npy, .npz or .parquet.
     """
-    from ravine.cli.work import opened, rows_of, write
+    from ravine.cli.work import either, rows_of, write
 
-    model = opened(folder, out)
+    model = either(folder, out)
     write(out, model.transform(rows_of(data, model)), model, names=list(model.get_feature_names_out()))
 
 
@@ -184,9 +191,9 @@ def predict(folder: Path, data: str, /, *, out: Path) -> None:
     out
         File to write: .csv, .npy, .npz or .parquet.
     """
-    from ravine.cli.work import opened, predicted, rows_of, write
+    from ravine.cli.work import either, predicted, rows_of, write
 
-    model = opened(folder, out)
+    model = either(folder, out)
     told = predicted(model, rows_of(data, model))
     write(out, told, model, names=list(told))
 

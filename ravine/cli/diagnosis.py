@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -48,10 +48,10 @@ def diagnose(
     """
     from ravine import gradient_table
     from ravine.checkpoint import load_record
-    from ravine.cli.work import opened
+    from ravine.cli.work import either, opened
     from ravine.data import load_dataset
 
-    model = opened(folder)
+    model: Any = either(folder) if robustness else opened(folder)
     name = data or load_record(folder).get("numbers", {}).get("data")
     require(name, f"{folder}", "a record that names the data", "none", "name them: ravine diagnose DIR DATA")
     asked = gradients + robustness
@@ -68,7 +68,7 @@ def diagnose(
     print(json.dumps(found.to_json()) if as_json else found)
 
 
-def _robustness(model: LatentVariableModel, dataset: Dataset) -> Any:
+def _robustness(model: Any, dataset: Dataset) -> Any:
     """Of the rows that the fit kept for its test, or of all; without labels the model is held to its own word."""
     import numpy as np
 
@@ -86,7 +86,7 @@ def _robustness(model: LatentVariableModel, dataset: Dataset) -> Any:
     rows = shaped(part, dataset, label)[:ATTACKED]
     lows, highs = zip(*(cell_range(model, X) for X in (shaped(train, dataset, label), rows)), strict=True)
     low, high = np.minimum(*lows), np.maximum(*highs)
-    y = cast(Any, model).predict(rows) if label is None else part[label]
+    y = model.predict(rows) if label is None else part[label]
     scale = np.where(high > low, high - low, 1.0)
     return robust_accuracy(model, rows, y, bounds=(low, high), scale=scale)
 
@@ -106,7 +106,7 @@ def divided(dataset: Dataset, model: LatentVariableModel) -> tuple[Any, Any]:
     return shaped(train, dataset, label), None if held_out is None else shaped(held_out, dataset, label)
 
 
-def _parts(dataset: Dataset, model: LatentVariableModel) -> tuple[Any, Any]:
+def _parts(dataset: Dataset, model: Any) -> tuple[Any, Any]:
     """The same as they came, with the column of labels."""
     from ravine.cli.work import SEEDS, split
 

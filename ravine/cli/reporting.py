@@ -119,6 +119,7 @@ def _own(
 ) -> tuple[Any, np.ndarray | None, bool | None, Origin]:
     """The rows that the fit kept for its test; where it kept none, those that it was fitted to."""
     from ravine.cli.diagnosis import divided
+    from ravine.cli.work import split_places
 
     train, held_out = divided(dataset, model)
     if dataset.test is not None:
@@ -127,19 +128,9 @@ def _own(
     origin = dataclasses.replace(origin, test_size=_rounded(share, len(dataset.train)))
     if held_out is None:
         return train, _labels(dataset, False), False, origin
-    places = _held_out_places(dataset, share, int(model.random_state))
     labels = _labels(dataset, False)
-    return held_out, None if labels is None else labels[places], True, origin
-
-
-def _held_out_places(dataset: Dataset, share: float, seed: int) -> np.ndarray:
-    """Where the rows that were kept for the test are in the data."""
-    import numpy as np
-
-    from ravine.cli.work import split
-
-    numbered = dataclasses.replace(dataset, train=np.arange(len(dataset.train))[:, None])
-    return split(numbered, share, seed)[1][:, 0]
+    kept = split_places(dataset, share, int(model.random_state))[1]
+    return held_out, None if labels is None else labels[kept], True, origin
 
 
 def _labels(dataset: Dataset, of_test: bool) -> np.ndarray | None:

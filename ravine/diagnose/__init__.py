@@ -16,6 +16,7 @@ from ravine.diagnose.attacks import (
 )
 from ravine.diagnose.balls import L2, AbstractBall, Linf
 from ravine.diagnose.consistency import Approximations, ConsistencyGap, approximations, consistency_gap
+from ravine.diagnose.cost import StepCost, step_cost
 from ravine.diagnose.diagnosis import Effort, diagnose
 from ravine.diagnose.estimators import Estimated, GradientTable
 from ravine.diagnose.gaps import Gaps, Search, inference_gaps, no_gaps
@@ -62,6 +63,7 @@ __all__ = [
     "Range",
     "RobustAccuracy",
     "Search",
+    "StepCost",
     "TopEnergies",
     "Traversal",
     "TwoSample",
@@ -91,6 +93,7 @@ __all__ = [
     "pareto_shape",
     "robust_accuracy",
     "rule_alignment",
+    "step_cost",
     "top_energies",
     "two_sample",
     "unit_use",

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
 
 from ravine import gradients
 from ravine._check import require, shown, whole
-from ravine._jax import highest_matmul, precision
+from ravine._jax import highest_matmul, precision, temporary_bytes
 from ravine._spell import spell
 from ravine._tree import Part, Whole, resolve, trainable
 from ravine.core import AbstractGradient, AbstractLatentModel, AbstractPosterior, Objective, Row, rows_in
@@ -185,13 +185,7 @@ def sampled(case: Case, gradient: AbstractGradient, each: int, *, key: PRNGKeyAr
     before = time.perf_counter()
     means = jax.block_until_ready(run(case.model, objective, case.batch, keys))
     seconds = (time.perf_counter() - before) / keys.size
-    return Sampled(np.asarray(means, np.float64), each, seconds, _megabytes(run))
-
-
-def _megabytes(compiled: Any) -> float:
-    """What a program needs beside its arguments and results, where the platform tells."""
-    memory = compiled.compiled.memory_analysis()
-    return getattr(memory, "temp_size_in_bytes", np.nan) / 2**20
+    return Sampled(np.asarray(means, np.float64), each, seconds, temporary_bytes(run.compiled) / 2**20)
 
 
 def _group_means(

@@ -15,7 +15,7 @@ from ravine._check import require, shown, translated
 from ravine._jax import highest_matmul, precision
 from ravine.core import Row
 from ravine.data import Schema
-from ravine.labels import Telling, log_shares, places_of
+from ravine.labels import Classifying, Telling, log_shares, places_of
 from ravine.models.experts import ClassExperts
 from ravine.verbs import blockwise, flat
 
@@ -24,7 +24,9 @@ Vector = Float[np.ndarray, " columns"]
 
 
 def latent_means(row: Row, model: Any) -> Float[Array, " latents"]:
-    """Posterior means of the latents, as `transform` gives them."""
+    """Posterior means of the latents, or features of what has none, as `transform` gives them."""
+    if isinstance(model, Classifying):
+        return model.features(row)
     return flat(model.posterior(row).mean())
 
 
@@ -92,7 +94,7 @@ def _named(fitted: Any) -> str:
 def _reads_grey(fitted: Any, asked: Output) -> bool:
     """Whether grey values go in as they are, instead of as bits that are drawn from them."""
     grey = fitted.schema_.binarise == "dynamic" and asked is log_shares
-    return grey and isinstance(fitted.model_, (Telling, ClassExperts))
+    return grey and isinstance(fitted.model_, (Telling, ClassExperts, Classifying))
 
 
 def _slope(row: Row, model: PyTree, output: Output) -> Array:

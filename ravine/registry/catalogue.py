@@ -45,7 +45,8 @@ RECIPES: Mapping[str, tuple[str, str]] = {
     "vae": ("ravine.recipes.vae", "VAE"),
     "variational-factor-analysis": ("ravine.recipes.factor_analysis", "VariationalFactorAnalysis"),
 }
-EXPLAINERS: Mapping[str, tuple[str, str]] = {  # no models of rows: they can be loaded, but are not for the shell
+CLASSIFIERS: Mapping[str, tuple[str, str]] = {}  # networks from a row to its class: no models of rows
+EXPLAINERS: Mapping[str, tuple[str, str]] = {  # neither: they can be loaded, but are not for the shell
     "learning-to-explain": ("ravine.recipes.learning_to_explain", "LearningToExplain"),
     "product-of-experts-classifier": ("ravine.recipes.product_of_experts", "ProductOfExpertsClassifier"),
 }
@@ -68,7 +69,7 @@ def recipes() -> dict[str, tuple[str, str]]:
     >>> recipes()["vae"]
     ('ravine.recipes.vae', 'VAE')
     """
-    return dict(RECIPES)
+    return {**RECIPES, **CLASSIFIERS}
 
 
 def recipe(name: str) -> Any:
@@ -95,9 +96,10 @@ def study(name: str) -> ModuleType:
 
 def home(name: str) -> tuple[str, str]:
     """The module and class of a recipe; raises like `recipe`."""
-    if name not in RECIPES:
-        raise unknown("recipe", name, RECIPES, kebab(name[:99]), "choose one; `ravine list` shows all")
-    return RECIPES[name]
+    known = recipes()
+    if name not in known:
+        raise unknown("recipe", name, known, kebab(name[:99]), "choose one; `ravine list` shows all")
+    return known[name]
 
 
 def _class(module: str, attribute: str) -> Any:

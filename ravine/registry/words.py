@@ -56,7 +56,9 @@ def _settings(values: Mapping[str, Any]) -> str:
 
 
 def _trial(trial: Any) -> str:
-    reported = "no reported number" if trial.reported is None else f"reported {trial.reported} nats"
+    nats = [] if trial.reported is None else [f"{trial.reported} nats"]
+    right = [] if trial.accuracy is None else [f"{100 * trial.accuracy:.2f} % right"]
+    reported = f"reported {' and '.join(nats + right)}" if nats + right else "no reported number"
     return f"{trial.data}; {reported}" + (f" ({trial.source})" if trial.source else "")
 
 
