@@ -10,12 +10,10 @@ Buckley 2021, arXiv:2107.12979.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from ravine._check import require
@@ -213,6 +211,14 @@ class PredictiveGenerator(AbstractDirected):
         """Where the layers settle."""
         return self.settling(self, row)  # pyright: ignore
 
+    def settled(self, row: Row) -> States:
+        """Where the layers settle, top first."""
+        return self.posterior(row).latent
+
+    def curvature(self, z: States, row: Row) -> Float[Array, "n n"]:
+        """The Gauss-Newton part of the second derivative of -log p(x, z) in all layers, one after the other."""
+        return self.held(row).curvature(z)
+
     def held(self, row: Row) -> Held:
         """The layers between the prediction of the top and the cells of a row."""
         first = unfix(self.top)
@@ -279,11 +285,6 @@ def linear_energy(weights: tuple[Array, ...], x: Array, y: Array) -> Scalar:
         spread = spread + product @ product.T
     r = y - product @ (weights[0] @ x)
     return 0.5 * r @ jnp.linalg.solve(spread, r)
-
-
-def flattened(z: PyTree) -> tuple[Float[Array, " n"], Callable[[Array], Any]]:
-    """The layers as one vector, and the way back."""
-    return ravel_pytree(z)
 
 
 def _as_many(name: str, predicted: tuple, errors: tuple) -> None:

@@ -75,14 +75,23 @@ class GradientSettling(AbstractSettling):
 
     def __call__(self, generator: Any, row: Row) -> Point:
         """Where the layers are after all steps."""
-        layers = settling(generator, row, type(self).__name__)
-        slope = jax.grad(layers.energy)
+        return _descended(settling(generator, row, type(self).__name__), self.steps, self.rate)
 
-        def down(_: Int[Array, ""], z: States) -> States:
-            return jax.tree.map(lambda own, pull: own - self.rate * pull, z, slope(z))
 
-        z = jax.lax.fori_loop(0, self.steps, down, layers.start)
-        return Point(z, z)
+class IncrementalSettling(AbstractSettling):
+    """`GradientSettling` for nets whose weights learn while it goes on: a recipe then learns by `Incremental`.
+
+    Parameters
+    ----------
+    steps, rate : as for `GradientSettling`, and for `ravine.rules.Incremental`.
+    """
+
+    steps: int = eqx.field(static=True, default=20)
+    rate: float = eqx.field(static=True, default=0.1)
+
+    def __call__(self, generator: Any, row: Row) -> Point:
+        """Where the layers are after all steps."""
+        return _descended(settling(generator, row, type(self).__name__), self.steps, self.rate)
 
 
 class FixedPredictions(AbstractSettling):
@@ -118,6 +127,16 @@ class FixedPredictions(AbstractSettling):
         return Point(jax.lax.fori_loop(0, self.steps, on, read), read)
 
 
+def _descended(layers: Layers, steps: int, rate: float) -> Point:
+    slope = jax.grad(layers.energy)
+
+    def down(_: Int[Array, ""], z: States) -> States:
+        return jax.tree.map(lambda own, pull: own - rate * pull, z, slope(z))
+
+    z = jax.lax.fori_loop(0, steps, down, layers.start)
+    return Point(z, z)
+
+
 def settling(generator: Any, row: Row, name: str) -> Layers:
     """The layers of a model between the two ends that a row holds.
 
@@ -129,3 +148,52 @@ def settling(generator: Any, row: Row, name: str) -> Layers:
     got = type(generator).__name__
     require(isinstance(generator, Settles), name, "a model of layers that settle", got, "use another recogniser")
     return cast(Settles, generator).held(row)
+
+
+@runtime_checkable
+class Pressed(Protocol):
+    """A net of cells that move: see `ravine.models.neural_coding.NeuralCoder`."""
+
+    def resting(self, row: Row) -> States:
+        """Where its layers begin, the lowest first."""
+        ...
+
+    def pressure(self, z: States, row: Row) -> States:
+        """What moves them."""
+        ...
+
+
+class NeuralSettling(AbstractSettling):
+    r"""Cells follow what presses on them for some steps of Euler's method.
+
+    .. math:: z \leftarrow z + \beta\,(\dot z - \gamma z - \lambda\, \mathrm{sign}(z))
+
+    Ororbia & Kifer 2022, arXiv:2012.03405.
+
+    Parameters
+    ----------
+    steps : how many.
+    rate : :math:`\beta`.
+    leak : :math:`\gamma`.
+    sparsity : :math:`\lambda`, the strength of a Laplace prior.
+    """
+
+    steps: int = eqx.field(static=True, default=50)
+    rate: float = eqx.field(static=True, default=0.1)
+    leak: float = eqx.field(static=True, default=1e-3)
+    sparsity: float = eqx.field(static=True, default=0.0)
+
+    def __call__(self, generator: Any, row: Row) -> Point:
+        """Where the cells are after all steps, top first."""
+        want, got = "a net of cells, such as NeuralCoder", type(generator).__name__
+        require(isinstance(generator, Pressed), type(self).__name__, want, got, "use another recogniser")
+
+        def on(_: Int[Array, ""], z: States) -> States:
+            pressure = generator.pressure(z, row)
+            return tuple(
+                at + self.rate * (push - self.leak * at - self.sparsity * jnp.sign(at))
+                for at, push in zip(z, pressure, strict=True)
+            )
+
+        z = jax.lax.fori_loop(0, self.steps, on, generator.resting(row))[::-1]
+        return Point(z, z)
