@@ -93,7 +93,7 @@ class AroundSettled(AbstractEvidence):
     Parameters
     ----------
     k : draws for each row.
-    widen : factor w of the standard deviations, at least 1: tails of q that are too thin make weights that are too large.
+    widen : factor w of the standard deviations, at least 1: thin tails of q make weights that are too large.
     freedom : degrees of freedom of Student's t; None proposes normally.
     spread : ``FullSpread()``, or ``DiagonalSpread()`` where there are very many latents.
     climb : steps of Newton's method on log p(x, z) from the settled point, none of which lowers it; they make up for

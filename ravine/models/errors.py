@@ -4,8 +4,8 @@ With an error :math:`e = z - f` and a precision :math:`\Pi`,
 
 .. math:: F(z, f) = \tfrac12 e^\top \Pi e - \tfrac12 \log|\Pi|
 
-which is minus the log of a Gaussian density, but for :math:`\tfrac12 \log 2\pi` for each cell. Friston 2005, *A theory of
-cortical responses*; Millidge, Seth & Buckley 2021, arXiv:2107.12979.
+which is minus the log of a Gaussian density, but for :math:`\tfrac12 \log 2\pi` for each cell. Friston 2005, *A theory
+of cortical responses*; Millidge, Seth & Buckley 2021, arXiv:2107.12979.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax.lax import stop_gradient
-from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ravine._tree import Fixed, unfix
 from ravine.core import AbstractDirected, AbstractDistribution, AbstractInference, Row, Scalar
@@ -49,7 +49,7 @@ class AbstractFeedback(eqx.Module):
 
     @abc.abstractmethod
     def drive(self, i: int, weight: Matrix, error: Vector, slope: Callable[[Array], Array]) -> Vector:
-        """What errors of the layer below put on layer ``i + 1``; ``slope`` multiplies by the activation's slope there."""
+        """What errors of the layer below put on layer ``i + 1``; ``slope`` multiplies by that of its activation."""
 
     @abc.abstractmethod
     def lesson(self, i: int, error: Vector, activity: Vector) -> Scalar:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import equinox as eqx
-import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ravine.nets._init import glorot, linear, vector

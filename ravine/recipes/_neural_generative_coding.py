@@ -103,4 +103,5 @@ class NeuralGenerativeCoding(Firing, SettlingModel):
         rule = Descend(Hebbian(), Optimiser(optax.adam, (self.rate,)))
         bounded = Projected(rule, IncomingNorm(SYNAPSES, self.max_norm))
         top = FittedTop(self.covariance, self.components)
-        return [Stage(bounded, self.steps, self.batch_size), Stage(bounded, 0, self.batch_size, prepare=top)]
+        learning = Stage(bounded, self.steps, self.batch_size, judge=Hebbian())
+        return [learning, Stage(bounded, 0, self.batch_size, prepare=top)]

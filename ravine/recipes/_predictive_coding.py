@@ -1,8 +1,8 @@
 """Predictive coding. Millidge, Seth & Buckley 2021, *Predictive coding: a theoretical and experimental review*.
 
 arXiv:2107.12979. As a classifier the net of Whittington & Bogacz 2017, *An approximation of the error backpropagation
-algorithm in a predictive coding network with local Hebbian synaptic plasticity*, with hidden layers of 500 and 500; as a
-generative model that of Rao & Ballard 1999, *Predictive coding in the visual cortex*, with bits or numbers below.
+algorithm in a predictive coding network with local Hebbian synaptic plasticity*, with hidden layers of 500 and 500; as
+a generative model that of Rao & Ballard 1999, *Predictive coding in the visual cortex*, with bits or numbers below.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class PredictiveCodingClassifier(NetworkClassifier):
 
     def stages(self, rows: int) -> list[Stage]:
         """One stage of minibatch descent."""
-        return [Stage(learned(self.settling, self.rate), self.steps, self.batch_size)]
+        return [Stage(learned(self.settling, self.rate), self.steps, self.batch_size, judge=Energy())]
 
 
 class PredictiveCoding(SettlingModel):
@@ -168,4 +168,4 @@ class PredictiveCoding(SettlingModel):
 
     def stages(self, rows: int) -> list[Stage]:
         """One stage of minibatch descent."""
-        return [Stage(learned(self.settling, self.rate, self.decay), self.steps, self.batch_size)]
+        return [Stage(learned(self.settling, self.rate, self.decay), self.steps, self.batch_size, judge=Energy())]

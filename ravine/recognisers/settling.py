@@ -53,7 +53,7 @@ class AbstractSettling(AbstractInference):
 
 
 class GradientSettling(AbstractSettling):
-    r"""The free layers take steps down the energy, :math:`z \leftarrow z - \eta\, \partial F / \partial z`, all at once.
+    r"""The free layers go down the energy, all at once: :math:`z \leftarrow z - \eta\, \partial F / \partial z`.
 
     Parameters
     ----------

@@ -18,7 +18,9 @@ from ravine.rules.descend import Optimiser
 class Incremental(AbstractRule):
     r"""Weights and latents go down one energy together, from where the latents start: a step of each at a time.
 
-    .. math:: z \leftarrow z - \eta\, \partial F / \partial z, \qquad W \leftarrow W - \text{update}(\partial F / \partial W)
+    .. math::
+        z \leftarrow z - \eta\, \partial F / \partial z, \qquad
+        W \leftarrow W - \text{update}(\partial F / \partial W)
 
     both at the same state. Nothing waits for an end of settling, and each step of the rule makes ``steps`` steps of the
     optimiser. Salvatori, Song, Yordanov, Millidge et al. 2024, *A stable, fast, and fully automatic learning algorithm
@@ -57,7 +59,10 @@ class Incremental(AbstractRule):
             updates, state = optimiser.update(gradient, state, parameters)
             z = jax.tree.map(lambda own, slope: own - self.rate * _each(slope, share), z, slope)
             norm = optax.tree.norm(gradient)
-            return (optax.apply_updates(parameters, updates), state, z), {"energy": share @ found, "gradient_norm": norm}
+            return (optax.apply_updates(parameters, updates), state, z), {
+                "energy": share @ found,
+                "gradient_norm": norm,
+            }
 
         start = jax.vmap(lambda row: model.held(row).start)(batch)
         (parameters, state, _), metrics = jax.lax.scan(both, (parameters, state, start), None, self.steps)
