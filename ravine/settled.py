@@ -12,7 +12,6 @@ from jaxtyping import Array, Float
 from ravine._containers import as_given
 from ravine._jax import precision
 from ravine.core import Row
-from ravine.data import AnySchema
 from ravine.estimator import LatentVariableModel
 from ravine.verbs import blockwise, drawn
 
@@ -54,7 +53,7 @@ class Firing:
     """What an estimator of rate-coded cells answers about them."""
 
     model_: Any
-    schema_: AnySchema
+    schema_: Any
     precision: Any
     _key: Any
     _ready: Any

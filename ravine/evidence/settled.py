@@ -107,7 +107,7 @@ class AroundSettled(AbstractEvidence):
     climb: int = eqx.field(static=True, default=3)
     direction: ClassVar[Direction] = "lower"
 
-    def __call__(self, model: Settling, batch: Row, *, key: PRNGKeyArray) -> Values:
+    def __call__(self, model: Any, batch: Row, *, key: PRNGKeyArray) -> Values:
         got = type(model).__name__
         require(isinstance(model, Settling), "AroundSettled", "a model of latents that settle", got, "use another way")
         return ImportanceWeighted(self.k)(Around(model, self), batch, key=key)

@@ -33,7 +33,7 @@ from ravine.models.laws import MixtureLaw
 from ravine.models.mixture import Mixture
 from ravine.posteriors import Point
 
-Vector = Float[Array, " cells"]
+Vector = Float[Array, " _cells"]
 Matrix = Float[Array, "_below _above"]
 States = tuple[Float[Array, " _cells"], ...]
 Activation = Callable[[Array], Array]
