@@ -150,6 +150,7 @@ class PredictiveCoding(SettlingModel):
     decay: float = 1e-3
     batch_size: int = 100
     steps: int = 5_000
+    standardise: bool = True
     evidence: AbstractEvidence = AroundSettled(1000)
 
     kinds: ClassVar[tuple[str, ...]] = ("binary", "real")
