@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import equinox as eqx
 import jax
@@ -194,6 +194,52 @@ class AbstractVisited(AbstractPosterior):
     @abc.abstractmethod
     def visited(self, k: int, *, key: PRNGKeyArray) -> tuple[Latent, Float[Array, " k"]]:
         """``k`` states that a chain comes through in order, on a leading axis, and how likely it was to go to each."""
+
+
+class Point(AbstractPosterior):
+    """Where the latents of a row have settled: a place, and no law around it.
+
+    It has no density, so there is no bound on log p(x) by it, and nothing is drawn: learn with
+    `ravine.objectives.Energy`, and evaluate by importance sampling around it, `ravine.evidence.AroundSettled`.
+
+    Attributes
+    ----------
+    latent : the settled latents, a tuple of layers, top first.
+    read : what the layers below read of them, in the same order: the latents themselves, or what these were before
+        they settled.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> z = (jnp.ones(2), jnp.zeros(3))
+    >>> Point(z, z).mean().tolist()
+    [1.0, 1.0]
+    """
+
+    latent: Latent
+    read: Latent
+
+    def mean(self) -> Latent:
+        """The top layer, which sums a row up."""
+        return self.latent[0] if isinstance(self.latent, tuple) else self.latent
+
+    def nodes(self) -> tuple[AbstractDistribution, ...]:
+        """None: nothing is drawn."""
+        return ()
+
+    def drawn(self, draw: Draw, *, key: PRNGKeyArray) -> NoReturn:
+        raise _without_density()
+
+    def log_prob(self, z: Latent) -> NoReturn:
+        raise _without_density()
+
+    def expect(self, cost: Cost, gradient: AbstractGradient, *, key: PRNGKeyArray) -> NoReturn:
+        raise _without_density()
+
+
+def _without_density() -> TypeError:
+    do = "learn with Energy(), and evaluate by AroundSettled()"
+    return TypeError(f"a settled point has no density to draw from or to score by: {do}.")
 
 
 class AbstractTrajectoryGradient(AbstractGradient):

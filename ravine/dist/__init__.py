@@ -25,6 +25,7 @@ from ravine.dist.divergence import kl as kl
 from ravine.dist.divergence import kl_cells as kl_cells
 from ravine.dist.divergence import kl_cells_formula as kl_cells_formula
 from ravine.dist.divergence import kl_formula as kl_formula
+from ravine.dist.heavy import FullStudentT as FullStudentT
 from ravine.dist.igr import IGR as IGR
 from ravine.dist.igr import fit_pmf as fit_pmf
 from ravine.dist.igr import fit_prior as fit_prior

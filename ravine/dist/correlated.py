@@ -11,7 +11,7 @@ from ravine.core import AbstractReparametrised, Scalar
 from ravine.dist._cells import HALF_LOG_2PI, filled, pair
 
 
-def _observed_factor(factor: Float[Array, "d d"], mask: Array | None) -> Float[Array, "d d"]:
+def observed_factor(factor: Float[Array, "d d"], mask: Array | None) -> Float[Array, "d d"]:
     """Cholesky factor of the covariance in which missing cells were made standard and independent."""
     if mask is None:
         return factor
@@ -64,7 +64,7 @@ class FullGaussian(AbstractReparametrised):
         residual = filled(value, mask, self.location) - self.location
         if mask is not None:
             residual = jnp.where(mask, residual, 0)
-        factor = _observed_factor(self.lower(), mask)
+        factor = observed_factor(self.lower(), mask)
         cells = self.location.size if mask is None else jnp.sum(mask)
         z = solve_triangular(factor, residual, lower=True)
         return -0.5 * z @ z - jnp.sum(jnp.log(jnp.diagonal(factor))) - cells * HALF_LOG_2PI

@@ -6,16 +6,21 @@ from ravine.evidence.layered import Layered
 from ravine.evidence.likelihood import EnumeratedLatents, Exact, ExactGenerator, ImportanceWeighted, held_cells
 from ravine.evidence.normalised import RAISE, Normalised
 from ravine.evidence.partition import AIS, AbstractPartition, Enumerated, PartitionFunction, bracketed
+from ravine.evidence.settled import AbstractSpread, AroundSettled, DiagonalSpread, FullSpread
 from ravine.evidence.variational import Variational
 
 __all__ = [
     "AIS",
     "RAISE",
     "AbstractPartition",
+    "AbstractSpread",
+    "AroundSettled",
+    "DiagonalSpread",
     "Enumerated",
     "EnumeratedLatents",
     "Exact",
     "ExactGenerator",
+    "FullSpread",
     "ImportanceWeighted",
     "Layered",
     "Normalised",

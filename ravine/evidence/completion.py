@@ -10,7 +10,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ravine.core import AbstractDistribution, AbstractEnergy, AbstractTractable, Latent, Row, walk
-from ravine.posteriors import AbstractVisited
+from ravine.posteriors import AbstractVisited, Point
 
 
 def expected_completion(model: PyTree, row: Row, k: int, *, key: PRNGKeyArray) -> Array:
@@ -19,7 +19,7 @@ def expected_completion(model: PyTree, row: Row, k: int, *, key: PRNGKeyArray) -
     Exact for an `AbstractTractable`. For an `AbstractEnergy` the mean over ``k`` further sweeps of a chain in which the
     observed cells are held. Otherwise the mean of p(x | z) over ``k`` draws of q(z | x) weighted by
     p(x, z) / q(z | x), as in Mattei & Frellsen 2019 (MIWAE, arXiv:1812.02633, equation 12); over the states of a chain
-    where the posterior is met by one.
+    where the posterior is met by one; at the settled point where latents settle.
     """
     if isinstance(model, AbstractTractable):
         return row.clamp(model.conditional(row).mean())
@@ -59,12 +59,15 @@ def _chain_mean(model: AbstractEnergy, row: Row, k: int, *, key: PRNGKeyArray) -
     return jax.lax.fori_loop(0, k, on, (first, jnp.zeros_like(row.x)))[1] / k
 
 
-def weighted_draws(model: PyTree, row: Row, k: int, *, key: PRNGKeyArray) -> tuple[Latent, Float[Array, " k"]]:
+def weighted_draws(model: PyTree, row: Row, k: int, *, key: PRNGKeyArray) -> tuple[Latent, Float[Array, " n"]]:
     """``k`` draws of q(z | x) and their normalised importance weights under p(z | x).
 
-    Where a chain draws from p(z | x) itself, ``k`` of its states in order, which count alike.
+    Where a chain draws from p(z | x) itself, ``k`` of its states in order, which count alike. Where latents settle at a
+    point, that point alone.
     """
     posterior = model.posterior(row)
+    if isinstance(posterior, Point):
+        return jax.tree.map(lambda leaf: leaf[None], posterior.latent), jnp.ones(1)
     if isinstance(posterior, AbstractVisited):
         z, log_moves = posterior.visited(k, key=key)
         return z, jnp.full_like(log_moves, 1 / k)

@@ -2,6 +2,7 @@
 
 from ravine.nets.activations import elu as elu
 from ravine.nets.activations import gelu as gelu
+from ravine.nets.activations import identity as identity
 from ravine.nets.activations import relu as relu
 from ravine.nets.activations import sigmoid as sigmoid
 from ravine.nets.activations import silu as silu
@@ -14,6 +15,9 @@ from ravine.nets.mlp import MLP as MLP
 from ravine.nets.mlp import ResBlock as ResBlock
 from ravine.nets.mlp import ResMLP as ResMLP
 from ravine.nets.mlp import mirrored as mirrored
+from ravine.nets.perceptron import Perceptron as Perceptron
+from ravine.nets.perceptron import perceptrons as perceptrons
+from ravine.nets.perceptron import potentials as potentials
 from ravine.nets.pictures import ConvReader as ConvReader
 from ravine.nets.pictures import ConvWriter as ConvWriter
 from ravine.nets.pictures import reader as reader

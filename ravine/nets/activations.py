@@ -40,3 +40,8 @@ def sigmoid(x: Array) -> Array:
 def elu(x: Array) -> Array:
     """``x`` where positive, else ``exp(x) - 1``."""
     return jax.nn.elu(x)
+
+
+def identity(x: Array) -> Array:
+    """``x`` as it is."""
+    return x

@@ -27,6 +27,7 @@ from ravine.objectives.labelled import SemiSupervised
 from ravine.objectives.noise_contrastive import FromLaw, NoiseContrastive, StartOfPath
 from ravine.objectives.relaxed import Relaxed
 from ravine.objectives.score_matching import DenoisingScoreMatching, ScoreMatching, SlicedScoreMatching
+from ravine.objectives.settled import Energy, Hebbian
 from ravine.objectives.up_down import UpDown
 
 __all__ = [
@@ -41,10 +42,12 @@ __all__ = [
     "DenoisingScoreMatching",
     "Discriminative",
     "ELBO",
+    "Energy",
     "EnergyLoss",
     "Equilibrium",
     "ExactLikelihood",
     "FromLaw",
+    "Hebbian",
     "HingeLoss",
     "IWAE",
     "InformationBound",

@@ -16,9 +16,11 @@ from ravine.rules.contrast import (
 )
 from ravine.rules.descend import Descend, Optimiser, gradient_descent
 from ravine.rules.em import EM
+from ravine.rules.incremental import Incremental
 from ravine.rules.layers import Greedy
 from ravine.rules.projections import (
     AbstractProjection,
+    IncomingNorm,
     NormClip,
     SecondOrder,
     Successive,
@@ -48,6 +50,8 @@ __all__ = [
     "Guarded",
     "HeldLabels",
     "InTurn",
+    "IncomingNorm",
+    "Incremental",
     "Linear",
     "NormClip",
     "Optimiser",

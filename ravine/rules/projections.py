@@ -13,10 +13,12 @@ import dataclasses
 from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ravine._check import require
+from ravine._tree import Part
 from ravine.core import AbstractRule, Metrics, Row, Scalar
 from ravine.rules.contrast import ContrastObjective, PlainAgain, Projected, centred
 
@@ -135,6 +137,39 @@ class NormClip(AbstractProjection):
     def __call__(self, model: PyTree) -> PyTree:
         weight = model.coupling.weight
         return _with_weight(model, weight * jnp.minimum(1, self.max_norm / _norms(weight)))
+
+
+class IncomingNorm(AbstractProjection):
+    """The weights that come into any one cell have a Euclidean norm of at most ``max_norm``.
+
+    Parameters
+    ----------
+    parts : attribute paths of the model; all matrices there, of shape (cells, inputs), are projected.
+    max_norm : the bound.
+
+    Examples
+    --------
+    >>> class Net(eqx.Module):
+    ...     weight: jnp.ndarray
+    >>> IncomingNorm(("weight",))(Net(jnp.array([[3.0, 4.0], [0.3, 0.4]]))).weight.round(2).tolist()
+    [[0.6, 0.8], [0.3, 0.4]]
+    """
+
+    parts: tuple[str, ...] = eqx.field(static=True)
+    max_norm: float | Array = 1.0
+
+    def __call__(self, model: PyTree) -> PyTree:
+        for path in self.parts:
+            part = Part(path).get(model)
+            matrices = [leaf for leaf in jax.tree.leaves(part) if eqx.is_inexact_array(leaf)]
+            if matrices:
+                model = Part(path).set(model, jax.tree.map(self._clipped, part))
+        return model
+
+    def _clipped(self, leaf: Any) -> Any:
+        if not eqx.is_inexact_array(leaf):
+            return leaf
+        return leaf * jnp.minimum(1, self.max_norm / _norms(leaf.T)).T
 
 
 @runtime_checkable
