@@ -67,19 +67,24 @@ class Ancestral(AbstractDistribution):
     -4.0128
     """
 
-    first: AbstractDistribution | Fixed
+    root: AbstractDistribution | Fixed
     conditionals: tuple[Callable[[Array], AbstractDistribution], ...]
 
     def __init__(
         self, first: AbstractDistribution | Fixed, *conditionals: Callable[[Array], AbstractDistribution]
     ) -> None:
-        self.first = first
+        self.root = first
         self.conditionals = conditionals
+
+    @property
+    def first(self) -> AbstractDistribution:
+        """The law of z1."""
+        return unfix(self.root)
 
     def sample(self, *, key: PRNGKeyArray) -> Latent:
         """A tuple with one draw per link of the chain."""
         keys = jr.split(key, 1 + len(self.conditionals))
-        draws = [unfix(self.first).sample(key=keys[0])]
+        draws = [self.first.sample(key=keys[0])]
         for conditional, k in zip(self.conditionals, keys[1:], strict=True):
             draws.append(conditional(draws[-1]).sample(key=k))
         return tuple(draws)
@@ -91,7 +96,7 @@ class Ancestral(AbstractDistribution):
         if len(value) != 1 + len(self.conditionals):
             raise ValueError(f"Ancestral needs a tuple of {1 + len(self.conditionals)} values, got {len(value)}.")
         laws = zip(self.conditionals, value[:-1], value[1:], strict=True)
-        return unfix(self.first).log_prob(value[0]) + sum(law(z).log_prob(child) for law, z, child in laws)
+        return self.first.log_prob(value[0]) + sum(law(z).log_prob(child) for law, z, child in laws)
 
     def mean(self) -> Latent:
         """The mean of z1, then the mean of each conditional at the mean before it.
@@ -99,7 +104,7 @@ class Ancestral(AbstractDistribution):
         This is the expectation for z1, and for later ones whose conditional mean is affine in the one before;
         otherwise it is an approximation, to be replaced by an average over draws.
         """
-        means = [unfix(self.first).mean()]
+        means = [self.first.mean()]
         for conditional in self.conditionals:
             means.append(conditional(means[-1]).mean())
         return tuple(means)

@@ -19,7 +19,6 @@ from ravine.core import (
     Objective,
     Row,
 )
-from ravine.dist import Ancestral
 
 
 class Directed(AbstractDirected):
@@ -45,8 +44,7 @@ class Directed(AbstractDirected):
     conditional: Callable[[Latent], AbstractDistribution]
 
     def prior(self, context: PyTree = None) -> AbstractDistribution:
-        law = unfix(self.prior_law)
-        return Ancestral(unfix(law.first), *law.conditionals) if isinstance(law, Ancestral) else law
+        return unfix(self.prior_law)
 
     def likelihood(self, z: Latent, context: PyTree = None) -> AbstractDistribution:
         return self.conditional(z[-1] if isinstance(z, tuple) else z)
