@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from ravine.recipes.boltzmann_machine import BoltzmannMachine as BoltzmannMachine
     from ravine.recipes.classification_rbm import ClassificationRBM as ClassificationRBM
     from ravine.recipes.concrete_vae import ConcreteVAE as ConcreteVAE
-    from ravine.recipes.coupled_network import CoupledClassifier as CoupledClassifier
-    from ravine.recipes.coupled_network import CoupledNetwork as CoupledNetwork
     from ravine.recipes.deep_belief_net import DeepBeliefClassifier as DeepBeliefClassifier
     from ravine.recipes.deep_belief_net import DeepBeliefNet as DeepBeliefNet
     from ravine.recipes.deep_boltzmann_machine import DeepBoltzmannMachine as DeepBoltzmannMachine
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     from ravine.recipes.gaussian_mixture import GaussianMixture as GaussianMixture
     from ravine.recipes.gaussian_rbm import GaussianRBM as GaussianRBM
     from ravine.recipes.gumbel_vae import GumbelVAE as GumbelVAE
+    from ravine.recipes.helmholtz_machine import HelmholtzMachine as HelmholtzMachine
     from ravine.recipes.igr_vae import IGRVAE as IGRVAE
     from ravine.recipes.imle_vae import IMLEVAE as IMLEVAE
     from ravine.recipes.latent_class import LatentClass as LatentClass
@@ -60,8 +59,6 @@ _HOMES = {
     "BoltzmannMachine": "ravine.recipes.boltzmann_machine",
     "ClassificationRBM": "ravine.recipes.classification_rbm",
     "ConcreteVAE": "ravine.recipes.concrete_vae",
-    "CoupledClassifier": "ravine.recipes.coupled_network",
-    "CoupledNetwork": "ravine.recipes.coupled_network",
     "DeepBeliefClassifier": "ravine.recipes.deep_belief_net",
     "DeepBeliefNet": "ravine.recipes.deep_belief_net",
     "DeepBoltzmannMachine": "ravine.recipes.deep_boltzmann_machine",
@@ -73,6 +70,7 @@ _HOMES = {
     "GaussianMixture": "ravine.recipes.gaussian_mixture",
     "GaussianRBM": "ravine.recipes.gaussian_rbm",
     "GumbelVAE": "ravine.recipes.gumbel_vae",
+    "HelmholtzMachine": "ravine.recipes.helmholtz_machine",
     "IGRVAE": "ravine.recipes.igr_vae",
     "IMLEVAE": "ravine.recipes.imle_vae",
     "LatentClass": "ravine.recipes.latent_class",

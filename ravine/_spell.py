@@ -13,7 +13,7 @@ from typing import Any
 from ravine._check import complaint, shown
 
 # Functions that may stand in a field. Their names say all: the same function of JAX is written, and read, as Ravine's.
-ACTIVATIONS: tuple[str, ...] = ("elu", "gelu", "relu", "sigmoid", "silu", "softplus", "tanh")
+ACTIVATIONS: tuple[str, ...] = ("elu", "gelu", "identity", "relu", "sigmoid", "silu", "softplus", "tanh")
 OPTIMISERS: tuple[str, ...] = ("adabelief", "adagrad", "adam", "adamw", "lion", "radam", "rmsprop", "sgd")
 _HOMES = ("jax", "optax", "ravine")
 

@@ -196,6 +196,7 @@ def _dreams_drawn(trial: Trial, dataset: Dataset, model: Any, out: Path) -> None
         from matplotlib.image import imsave
 
         made = np.stack([model.dream(label, ACROSS).reshape(ACROSS, *image[:2]) for label in model.classes_])
+        made = made / max(float(np.max(dataset.train)), 1.0)
         framed = np.pad(made, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=0.3)
         sheet = framed.transpose(0, 2, 1, 3).reshape(made.shape[0] * (image[0] + 2), -1)
         imsave(out / "dreams.png", np.kron(sheet, np.ones((2, 2))), cmap="gray", vmin=0, vmax=1)

@@ -25,6 +25,7 @@ DEAR = (
     "IMLEVAE",
     "MIWAE",
     "SigmoidBeliefNet",
+    "HelmholtzMachine",
     "IGRVAE",
     "ConcreteVAE",
     "BoltzmannMachine",

@@ -20,8 +20,6 @@ RECIPES: Mapping[str, tuple[str, str]] = {
     "boltzmann-machine": ("ravine.recipes.boltzmann_machine", "BoltzmannMachine"),
     "classification-rbm": ("ravine.recipes.classification_rbm", "ClassificationRBM"),
     "concrete-vae": ("ravine.recipes.concrete_vae", "ConcreteVAE"),
-    "coupled-classifier": ("ravine.recipes.coupled_network", "CoupledClassifier"),
-    "coupled-network": ("ravine.recipes.coupled_network", "CoupledNetwork"),
     "deep-belief-classifier": ("ravine.recipes.deep_belief_net", "DeepBeliefClassifier"),
     "deep-belief-net": ("ravine.recipes.deep_belief_net", "DeepBeliefNet"),
     "deep-boltzmann-machine": ("ravine.recipes.deep_boltzmann_machine", "DeepBoltzmannMachine"),
@@ -32,6 +30,7 @@ RECIPES: Mapping[str, tuple[str, str]] = {
     "gaussian-mixture": ("ravine.recipes.gaussian_mixture", "GaussianMixture"),
     "gaussian-rbm": ("ravine.recipes.gaussian_rbm", "GaussianRBM"),
     "gumbel-vae": ("ravine.recipes.gumbel_vae", "GumbelVAE"),
+    "helmholtz-machine": ("ravine.recipes.helmholtz_machine", "HelmholtzMachine"),
     "igrvae": ("ravine.recipes.igr_vae", "IGRVAE"),
     "imlevae": ("ravine.recipes.imle_vae", "IMLEVAE"),
     "latent-class": ("ravine.recipes.latent_class", "LatentClass"),
@@ -55,9 +54,7 @@ STUDIES: Mapping[str, str] = {
     "bars-and-stripes": "ravine.studies.bars_and_stripes",
     "disentangled": "ravine.studies.disentangled",
     "experts": "ravine.studies.experts",
-    "few-labels": "ravine.studies.few_labels",
     "one-bit": "ravine.studies.one_bit",
-    "prototypes": "ravine.studies.prototypes",
 }  # no models; `ravine reproduce` runs them
 
 

@@ -26,7 +26,7 @@ from ravine.models.coupled import AssociativeMemory, coupled_net
 from ravine.models.deep_belief import DeepBelief
 from ravine.models.units import BinaryUnits
 from ravine.objectives import Discriminative
-from ravine.recipes.coupled_network import CoupledClassifier
+from ravine.recipes._coupled_network import CoupledClassifier
 from ravine.rules import Descend, Optimiser
 from ravine.train import Stage, train
 
@@ -54,7 +54,9 @@ def _bits(data: str) -> tuple[Rows, Rows]:
     """Training and test rows as bits, with their labels."""
     it = load_dataset(data)
     assert it.test is not None and it.labels is not None and it.labels[1] is not None
-    return ((it.train > 0.5).astype(np.float32), it.labels[0]), ((it.test > 0.5).astype(np.float32), it.labels[1])
+    half = (it.hints["levels"] - 1) / 2
+    train_rows, test_rows = ((rows > half).astype(np.float32) for rows in (it.train, it.test))
+    return (train_rows, it.labels[0]), (test_rows, it.labels[1])
 
 
 def _both(known: Rows, test: Rows, of_each: int, steps: int, layers: tuple[int, ...], seed: int) -> tuple[float, float]:

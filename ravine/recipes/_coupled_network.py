@@ -28,7 +28,7 @@ from ravine.train import Stage
 from ravine.trial import Trial
 
 FLACH = "Flach, Shekhovtsov & Fikar 2017 report no such number that we know of"
-BITS = {"binarise": "threshold", "threshold": 0.5}
+BITS = {"binarise": "threshold", "threshold": 127.5}
 LONG: dict[str, Any] = BITS | {"layers": (500,), "steps": 12_000, "rate": Linear(3e-3, 0.0, 12_000.0)}
 MEASURED: dict[str, Any] = {"labels": 10_000, "dreams": 500}
 ANNEALED = {"evidence": Layered(1, AIS(20_000))}
@@ -37,9 +37,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "small-separate": ANNEALED | {"pairing": "separate"},
     "small-class-means": {"evidence": Layered(1), "top": ClassMeans(), "negatives": Persistent(1, 100)},
     "small-independent": {"evidence": Layered(1), "top": Independent(), "negatives": Persistent(1, 100)},
-    "small-back-propagated": ANNEALED
-    | {"telling": BackPropagated(200.0), "negatives": HeldLabels(5, 100)}
-    | {"steps": 24_000, "rate": Linear(3e-3, 0.0, 24_000.0)},
+    "small-back-propagated": ANNEALED | {"telling": BackPropagated(200.0), "negatives": HeldLabels(3, 100)},
     "small-maps": ANNEALED | {"layers": (Maps(16, 5, 2), 500), "steps": 24_000, "rate": Linear(3e-3, 0.0, 24_000.0)},
 }
 TRIALS = {scale: Trial("mnist-grey", LONG | way, None, FLACH, **MEASURED) for scale, way in WAYS.items()}
