@@ -240,29 +240,33 @@ class RecurrentNet(AbstractGoodNet):
     damping: float = eqx.field(static=True, default=0.3)
     heard: tuple[int, int] = eqx.field(static=True, default=(3, 5))
 
+    def __check_init__(self):
+        if not 1 <= self.heard[0] <= self.heard[1] <= self.moments:
+            raise ValueError(f"heard must name two of the moments 1 to {self.moments}, in order, got {self.heard}.")
+
     def shown(self, x: Cells, label: Label) -> Array:
         return jnp.concatenate([x, label])
 
     def activities(self, seen: Array, cut: Cut = whole) -> tuple[Array, ...]:
-        x, label = seen[: -self.classes], seen[-self.classes :]
-        state, below = [], x
-        for layer in self.layers:
-            state.append(layer(cut(below)))
-            below = state[-1]
+        # row and label stay as they are: what their neighbours hear of them is the same at every moment
+        ends = self.layers[0].affine(normalised(cut(seen[: -self.classes]))), self.downs[-1](cut(seen[-self.classes :]))
+        state = [self.layers[0].rectifier(ends[0])]
+        for layer in self.layers[1:]:
+            state.append(layer(cut(state[-1])))
         done = []
         for _ in range(self.moments):
-            state = self._moved(x, label, state, cut)
+            state = self._moved(ends, state, cut)
             done += state
         return tuple(done)
 
-    def _moved(self, x: Cells, label: Label, state: list[Array], cut: Cut) -> list[Array]:
+    def _moved(self, ends: tuple[Array, Array], state: list[Array], cut: Cut) -> list[Array]:
         """All layers a moment later; none of them passes slopes to what it saw, nor to what it was."""
-        beside = [normalised(cut(y)) for y in (x, *state)] + [cut(label)]
-        moved = []
-        for i, (layer, down) in enumerate(zip(self.layers, self.downs, strict=True)):
-            new = layer.rectifier(layer.affine(beside[i]) + down(beside[i + 2]))
-            moved.append(self.damping * cut(state[i]) + (1 - self.damping) * new)
-        return moved
+        before = [cut(y) for y in state]
+        seen = [normalised(y) for y in before]
+        ups = [ends[0], *(layer.affine(y) for layer, y in zip(self.layers[1:], seen[:-1], strict=True))]
+        downs = [*(down(y) for down, y in zip(self.downs[:-1], seen[1:], strict=True)), ends[1]]
+        new = [layer.rectifier(up + down) for layer, up, down in zip(self.layers, ups, downs, strict=True)]
+        return [self.damping * old + (1 - self.damping) * y for old, y in zip(before, new, strict=True)]
 
     def told_from(self, activities: tuple[Array, ...]) -> tuple[Array, ...]:
         moments, (first, last) = self._by_moment(activities), self.heard

@@ -104,7 +104,11 @@ class Rectified(AbstractRectifier):
 
 
 class RectifiedThrough(AbstractRectifier):
-    """The positive part, whose slope is taken to be 1 everywhere: silent units go on learning."""
+    """The positive part, whose slope is taken to be 1 everywhere: silent units hear what their peers ask of them.
+
+    A sum of squares asks nothing of a unit at 0, where its own slope is 0. So layers one above the other learn the
+    same with `Rectified`, unless peers are pulled together; in nets with moments a unit may be silent and not at 0.
+    """
 
     def __call__(self, a: Vector) -> Vector:
         return a + stop_gradient(jax.nn.relu(a) - a)

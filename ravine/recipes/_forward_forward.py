@@ -52,7 +52,7 @@ class ForwardForward(GoodClassifier):
     ----------
     layers : units of the layers, the lowest first; ``Local(units, side, stride)`` sees windows of images.
     goodness : ``SumOfSquares()``, ``MeanOfSquares(2.0)``, or ``Minus`` of one of them.
-    rectifier : ``Rectified()``, or ``RectifiedThrough()``, by which silent units go on learning.
+    rectifier : ``Rectified()``, or ``RectifiedThrough()``, by which silent units learn too where ``peers`` is not 0.
     place : where the label is shown: ``FirstCells()``, or ``Appended()`` behind the row.
     others : the rows to be bad at: ``WrongLabel()``, ``LikelyWrongLabel()``.
     read_out : what tells the label: ``GoodnessReadOut()``, or ``SoftmaxReadOut()`` in one pass.
