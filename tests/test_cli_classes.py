@@ -264,6 +264,8 @@ def test_reproduce_from_a_few_labels(shell, moons, tmp_path):
     fields = {"steps": 300, "hidden": 8, "rate": 0.03, "kind": "real", "validation": 0.0, "random_state": 0}
     other = Lenient(**fields, progress=False).fit(moons.train, told)
     assert result["measured"]["accuracy"] == other.score(moons.test, moons.labels[1])
+    again = json.loads(shell("score", tmp_path, "moons", "--json")[1])  # of the test rows, where a set has some
+    assert again["accuracy"] == result["measured"]["accuracy"] and again["rows"] == 1000
 
 
 def test_reproduce_needs_labels(shell, monkeypatch):

@@ -174,6 +174,7 @@ def test_a_loop_counts_as_often_as_it_runs(function, times):
         lambda a: lax.while_loop(lambda c: jnp.sum(c) < 10, product, a),
         lambda a: lax.while_loop(lambda c: c[1] < 10, lambda c: (product(c[0]), 2 * c[1]), (a, 1))[0],
         lambda a: lax.while_loop(lambda c: c[1] < c[2], lambda c: (product(c[0]), c[1] + 1, c[2] - 1), (a, 0, 6))[0],
+        lambda a: lax.while_loop(lambda c: c[1] < 1.0, lambda c: (product(c[0]), c[1] + 0.1), (a, 0.0))[0],
         lambda a: lax.fori_loop(0, jnp.sum(a).astype(int), lambda i, c: product(c), a),
     ],
 )
@@ -265,12 +266,23 @@ def test_rules_around_a_rule_are_counted_too():
 
 
 def test_memory_holds_what_the_backward_pass_needs():
-    """The hidden layer of every row at least; twice the rows need about twice as much."""
+    """The hidden layer of every row at least; twice the rows need about twice as much.
+
+    Of a single program the compiler lays what fits where the results are to be, and does not count it.
+    """
     wide = MLP(8, 1, (512,), jnp.tanh, key=jr.key(0))
     rule = Descend(Squares(), gradient_descent(0.1))
     one, two = (step_cost(rule, wide, Row(ones(n, 8)), key=jr.key(0)) for n in (500, 1000))
     assert one.bytes >= 4 * 500 * 512 and 1.5 * one.bytes < two.bytes < 2.5 * one.bytes
     assert two.bytes_per_row == pytest.approx(one.bytes_per_row, rel=0.3)
+
+
+def test_memory_of_a_wide_net_with_few_rows_is_seen_too():
+    """Its gradient, and the hidden layer."""
+    wide = MLP(300, 300, (200,), jnp.tanh, key=jr.key(0))
+    rule = Descend(Squares(), Optimiser(optax.adam, (1e-3,)))
+    one, two = (step_cost(rule, wide, Row(ones(n, 300)), key=jr.key(0)) for n in (10, 200))
+    assert one.bytes > 4 * 2 * 300 * 200 and two.bytes - one.bytes > 4 * 190 * 200
 
 
 def test_precision_is_no_matter_of_operations_but_of_memory(x64):

@@ -177,6 +177,7 @@ def test_the_share_of_right_classes_is_told_with_its_error(fitted):
     assert tiny(steps=2).fit(X, y == "a").evaluate(X, ["a"] * 120).accuracy == 0
     signs = tiny(steps=200).fit(X, np.where(y == "a", -1, 1))
     assert signs.evaluate(X, np.where(y == "a", -1, 1)).rows == 120
+    assert signs.evaluate(X, [-1, 1, 2] * 40).rows == 120  # -1 is a class of the fit
 
 
 # --- labels

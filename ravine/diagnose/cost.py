@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from ravine._jax import live, temporary_bytes
 from ravine._tree import as_arrays, strong
@@ -38,8 +39,8 @@ class StepCost(NamedTuple):
     Attributes
     ----------
     operations : on floating-point numbers, of the whole step.
-    bytes : what the compiled step holds at its peak beside its arguments and results; NaN where the platform does not
-        tell. A different compiler, or a different device, needs more or less.
+    bytes : what a step within a compiled loop holds at its peak beside the rows, the model and the state of the rule;
+        NaN where the platform does not tell. A different compiler, or a different device, needs more or less.
     rows : of the batch.
     open_loops : how many loops run until something that is computed says stop; the work in each is counted once.
     uncounted : what makes floating-point numbers and is not counted, by the names of `jax.lax`.
@@ -87,7 +88,6 @@ def step_cost(rule: AbstractRule, model: PyTree, batch: Row, *, key: PRNGKeyArra
 
     Examples
     --------
-    >>> import jax.random as jr
     >>> from ravine.rules import Descend, gradient_descent
     >>> class Lined(eqx.Module):
     ...     def __call__(self, model, batch, *, key):
@@ -96,14 +96,19 @@ def step_cost(rule: AbstractRule, model: PyTree, batch: Row, *, key: PRNGKeyArra
     5
     """
     rule, model = as_arrays(rule), strong(as_arrays(model))
-    state = rule.init(model, batch, key=key)
-    arrays, rest = eqx.partition((rule, model, state, batch, key, jnp.asarray(0)), eqx.is_array)
+    state = strong(rule.init(model, batch, key=key))
+    (moved, held), rest = eqx.partition(((model, state), (rule, batch, key)), eqx.is_array)
 
-    def step(arrays: PyTree) -> PyTree:
-        rule, model, state, batch, key, now = eqx.combine(arrays, rest)
-        return eqx.filter(rule.step(model, state, batch, key=key, step=now), eqx.is_array)
+    def step(moved: PyTree, held: PyTree, now: Int[Array, ""]) -> PyTree:
+        (model, state), (rule, batch, key) = eqx.combine((moved, held), rest)
+        return eqx.filter(rule.step(model, state, batch, key=jr.fold_in(key, now), step=now), eqx.is_array)
 
-    work, program = tallied(step, arrays), jax.jit(step).lower(arrays).compile()
+    def steps(moved: PyTree, held: PyTree, count: Int[Array, ""]) -> PyTree:
+        return jax.lax.fori_loop(0, count, lambda i, moved: step(moved, held, i)[:2], moved)
+
+    work = tallied(step, moved, held, jnp.asarray(0))
+    # of a single step the compiler would count nothing that fits where the results are to be
+    program = jax.jit(steps).lower(moved, held, jnp.asarray(1)).compile()
     return StepCost(work.operations, temporary_bytes(program), rows_in(batch), work.open_loops, work.uncounted)
 
 
@@ -303,8 +308,10 @@ def _trips(
     counter, limit = question.eqns[0].invars
     place = _place(question.invars[len(ask) :], counter)
     end = _value(known, limit)
-    start, by = (None, None) if place is None else (carried[place], _increment(body, len(go), place, go))
-    if start is None or end is None or not by or by < 0:
+    if place is None:
+        return None
+    start, by = carried[place], _increment(body, len(go), place, go)
+    if not all(isinstance(n, int) for n in (start, end, by)) or by < 1:
         return None
     return max(0, math.ceil((end - start + (question.eqns[0].primitive.name == "le")) / by))
 
