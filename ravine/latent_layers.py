@@ -64,6 +64,7 @@ class LatentLayer(eqx.Module):
 
     Examples
     --------
+    >>> from ravine.dist import Classes
     >>> LatentLayer((20, 10), Classes(), hidden=(200,)).cells()
     200
     >>> LatentLayer((0,))
@@ -124,6 +125,7 @@ def as_layers(layers: Iterable[int | LatentLayer]) -> tuple[LatentLayer, ...]:
 
     Examples
     --------
+    >>> from ravine.dist import Classes
     >>> [layer.shape for layer in as_layers((3, LatentLayer((2, 4), Classes())))]
     [(3,), (2, 4)]
     """
