@@ -19,7 +19,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ravine._check import require
 from ravine._jax import highest_matmul, key_words, precision
 from ravine._record import schema_of
-from ravine._tree import as_arrays
 from ravine.core import Row
 from ravine.data import ArraySource, Schema
 from ravine.fitting import Plan, fit, staged
@@ -103,13 +102,6 @@ class ClassModels(ClassifierOfRows):
 
     def _remember(self, model: ClassExperts) -> None:
         self.model_ = model
-
-    def _blank(self) -> ClassExperts:
-        return eqx.filter_eval_shape(self._built)
-
-    def _built(self) -> ClassExperts:
-        build_key, _ = jr.split(jr.key(self.seed_))
-        return as_arrays(self.build(self.schema_, len(self.classes_), key=build_key))
 
     def _plan(self, row: Row, codes: np.ndarray) -> Plan:
         key = jr.key(self.seed_)

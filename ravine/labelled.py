@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any, Self
 
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from sklearn.utils import Tags
 
 from ravine._check import Absent, Complaint
 from ravine._jax import key_words, precision
-from ravine.core import Row
 from ravine.data import ArraySource
 from ravine.data.frames import without
 from ravine.estimator import LatentVariableModel
 from ravine.fitting import Plan, plan, split
-from ravine.labels import Classed, coded, evened, label_shares, parted
+from ravine.labels import Classed, coded, evened, label_shares, parted, told
 from ravine.train import Subset
 from ravine.verbs import blockwise
 
@@ -107,12 +104,9 @@ class LabelledModel(Classed, LatentVariableModel):
         kept = None
         if held_out is not None:
             fresh = self._row(self._checked(held_out))
-            kept = self._told(fresh, np.full(len(fresh.x), -1))
+            kept = told(fresh, np.full(len(fresh.x), -1))
         elif len(held):
-            kept = self._told(self._row(values[held], None if weight is None else weight[held]), codes[held])
+            kept = told(self._row(values[held], None if weight is None else weight[held]), codes[held])
         places, weight = evened(places, codes, weight)
-        row = self._told(self._row(np.asarray(values), weight), codes)
+        row = told(self._row(np.asarray(values), weight), codes)
         return plan(self, self.schema_, Subset(ArraySource(row), places), kept, key=key)
-
-    def _told(self, row: Row, codes: np.ndarray) -> Row:
-        return dataclasses.replace(row, y=jnp.asarray(codes, jnp.int32), y_mask=jnp.asarray(codes >= 0))

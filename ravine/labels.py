@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
@@ -65,6 +67,24 @@ def coded(y: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     return numbered(labels, known, do)
 
 
+def unlabelled(labels: np.ndarray) -> Bool[np.ndarray, " n"]:
+    """Which rows have no label: None, NaN, and -1 among whole numbers with two other classes at least.
+
+    Where there is only one other, -1 is a class, as everywhere in scikit-learn.
+
+    Examples
+    --------
+    >>> unlabelled(np.array([-1, 0, 1])).tolist(), unlabelled(np.array([-1, 1])).tolist()
+    ([True, False, False], [False, False])
+    """
+    lacking = np.asarray(pd.isna(labels))
+    some = np.asarray(labels[~lacking].tolist())
+    whole_numbers = some.dtype.kind == "i" or (some.dtype.kind == "f" and bool((some == np.rint(some)).all()))
+    if not whole_numbers or len(np.unique(some[some != -1])) < 2:
+        return lacking
+    return lacking | np.asarray(labels == -1, bool)
+
+
 def numbered(labels: np.ndarray, known: np.ndarray, do: str = "add rows of another") -> tuple[np.ndarray, np.ndarray]:
     """The classes among the known labels, and the number of each row's; -1 where it is not known.
 
@@ -79,6 +99,17 @@ def numbered(labels: np.ndarray, known: np.ndarray, do: str = "add rows of anoth
     codes = np.full(len(labels), -1)
     codes[known] = places
     return found, codes
+
+
+def told(batch: Row, codes: Int[np.ndarray, " n"]) -> Row:
+    """The batch with the number of each row's class, of which -1 is not known.
+
+    Examples
+    --------
+    >>> told(Row(jnp.zeros((2, 3))), np.array([1, -1])).y_mask.tolist()
+    [True, False]
+    """
+    return dataclasses.replace(batch, y=jnp.asarray(codes, jnp.int32), y_mask=jnp.asarray(codes >= 0))
 
 
 def places_of(classes: np.ndarray, label: Any, rows: int, what: str = "label") -> Int[np.ndarray, " rows"]:
@@ -138,6 +169,8 @@ def log_shares(row: Row, model: Any) -> Float[Array, " classes"]:
         return jax.nn.log_softmax(model.logits(row.x))
     if isinstance(model, Answering):
         return jax.nn.log_softmax(-model.answers(row))
+    if isinstance(model, Classifying):
+        return jax.nn.log_softmax(model.logits(row))
     return jax.nn.log_softmax(model.posterior(row).nodes()[0].logits)
 
 
@@ -147,4 +180,17 @@ class Telling(Protocol):
 
     def label_shares(self, row: Row) -> Float[Array, " classes"]:
         """q(y | x)."""
+        ...
+
+
+@runtime_checkable
+class Classifying(Protocol):
+    """A model that tells the class of a row, and no more: it has no law of rows."""
+
+    def logits(self, row: Row) -> Float[Array, " classes"]:
+        """log p(y | x) of each class, up to a constant, in nats."""
+        ...
+
+    def features(self, row: Row) -> Float[Array, " features"]:
+        """What it makes of a row for others to go on with."""
         ...
