@@ -21,12 +21,13 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ravine._check import require
+from ravine._tree import Fixed, unfix
 from ravine.core import Row, Scalar
 from ravine.models.feed_forward import FeedForward
 from ravine.nets._init import glorot
 
 SLOPE = 4  # logistic units are a fourth as steep as the linear ones for which Glorot and Bengio chose their limit
-EDGE = 1e-3  # rates of cells that never change, and their log odds, are kept this far from 0 and 1
+EDGE = 1e-3  # the rate of a cell that never changes is kept this far from 0 and 1: its log odds are finite
 
 Cells = Float[Array, " cells"]
 Codes = Float[Array, " units"]
@@ -167,7 +168,7 @@ class Autoencoder(eqx.Module):
         r"""The squared Frobenius norm of the Jacobian of the units, :math:`\sum_j s'(a_j)^2 \lVert W_j \rVert^2`.
 
         For logistic units :math:`s'(a_j) = h_j (1 - h_j)`: Rifai, Vincent, Muller, Glorot & Bengio 2011, *Contractive
-        auto-encoders: explicit invariance during feature extraction*, equation 3.
+        auto-encoders: explicit invariance during feature extraction*.
         """
         slope = self.upper.slope(x @ self.weight + self.bias)
         return slope**2 @ jnp.sum(self.weight**2, axis=0)
@@ -189,8 +190,10 @@ class StackedAutoencoder(eqx.Module):
     Parameters
     ----------
     layers : the lowest first.
+    rates : means of the cells as the lowest layer sees them; `Fixed`.
+    corruption : how cells are spoilt at each pass of a chain, ``(x, *, key) -> (spoilt, which)``; `Fixed`, or None.
     top : what the cells of a row are divided by: the highest of its levels, else 1.
-    passes : there and back, that make a draw.
+    passes : up and down again, that make a draw.
     network : the way up with a read-out of labels on top, once it was made; else None.
 
     Examples
@@ -202,6 +205,8 @@ class StackedAutoencoder(eqx.Module):
     """
 
     layers: tuple[Autoencoder, ...]
+    rates: Fixed
+    corruption: Fixed | None = None
     top: int = eqx.field(static=True, default=1)
     passes: int = eqx.field(static=True, default=100)
     network: FeedForward | None = None
@@ -230,27 +235,38 @@ class StackedAutoencoder(eqx.Module):
         return self.decoded(self.code(row, 1), 1)
 
     def sample(self, context: None = None, *, key: PRNGKeyArray) -> tuple[Codes, Cells]:
-        """Units and cells at the end of a chain from cells without a cause; the cells are means.
-
-        A pass draws every layer of units upwards, then every layer back down.
-        """
-        begin, go, climb, fall = jr.split(key, 4)
+        """Units and cells at the end of a chain from cells that are drawn each on its own, at the rates of the data."""
+        begin, go = jr.split(key)
         lowest = self.layers[0]
-        first = lowest.down(jnp.zeros(lowest.bias.shape, lowest.bias.dtype), key=begin)
-        x = jax.lax.fori_loop(0, self.passes - 1, lambda i, x: self._passed(x, key=jr.fold_in(go, i)), first)
-        h = self._climbed(x, key=climb)
-        return h, lowest.decoded(self._fallen(h, key=fall)) * self.top
+        return self.walked(lowest.lower.sample(lowest.lower.start(unfix(self.rates)), key=begin), key=go)
+
+    def walked(self, x: Cells, *, key: PRNGKeyArray) -> tuple[Codes, Cells]:
+        """Units and cells at the end of a chain from cells as the lowest layer sees them; the last cells are means.
+
+        A pass spoils the cells as they were spoilt for learning, draws every layer of units upwards, then every layer
+        down again. Of a single layer whose cells are drawn from means of what was spoilt, this is a chain whose law
+        tends to that of the data: Bengio, Yao, Alain & Vincent 2013, arXiv:1305.6663.
+        """
+        go, spoil, climb, fall = jr.split(key, 4)
+        x = jax.lax.fori_loop(0, self.passes - 1, lambda i, x: self._passed(x, key=jr.fold_in(go, i)), x)
+        h = self._climbed(self._spoilt(x, key=spoil), key=climb)
+        return h, self.layers[0].decoded(self._fallen(h, key=fall)) * self.top
 
     def _passed(self, x: Cells, *, key: PRNGKeyArray) -> Cells:
-        climb, fall, last = jr.split(key, 3)
-        return self.layers[0].down(self._fallen(self._climbed(x, key=climb), key=fall), key=last)
+        spoil, climb, fall, last = jr.split(key, 4)
+        h = self._climbed(self._spoilt(x, key=spoil), key=climb)
+        return self.layers[0].down(self._fallen(h, key=fall), key=last)
+
+    def _spoilt(self, x: Cells, *, key: PRNGKeyArray) -> Cells:
+        corruption = unfix(self.corruption)
+        return x if corruption is None else corruption(x, key=key)[0]
 
     def _climbed(self, x: Cells, *, key: PRNGKeyArray) -> Codes:
         for layer, k in zip(self.layers, jr.split(key, len(self.layers)), strict=True):
             x = layer.up(x, key=k)
         return x
 
-    def _fallen(self, h: Codes, *, key: PRNGKeyArray) -> Codes:
+    def _fallen(self, h: Codes, *, key: PRNGKeyArray) -> Float[Array, " lowest"]:
         """The units of the lowest layer."""
         for layer, k in zip(reversed(self.layers[1:]), jr.split(key, len(self.layers)), strict=False):
             h = layer.down(h, key=k)
@@ -321,6 +337,7 @@ def autoencoder_stack(
     base: Float[Array | np.ndarray, " cells"],
     tie: Tie = "transposed",
     *,
+    corruption: Any = None,
     top: int = 1,
     passes: int = 100,
     key: PRNGKeyArray,
@@ -336,11 +353,14 @@ def autoencoder_stack(
     ((2, 5), (5, 2))
     """
     ends = (jnp.size(base), *sizes)
-    weights = glorot(tuple(zip(ends[:-1], ends[1:], strict=True)), key=key)
+    weights = [SLOPE * weight for weight in glorot(tuple(zip(ends[:-1], ends[1:], strict=True)), key=key)]
     lowers = (lowest, *(LogisticReading() for _ in sizes[1:]))
-    rates = (lowest.start(jnp.asarray(base, weights[0].dtype)), *(jnp.zeros(size) for size in sizes[:-1]))
+    means = jnp.asarray(base, weights[0].dtype)
+    starts = (lowest.start(means), *(jnp.zeros(size) for size in sizes[:-1]))
     layers = [
-        Autoencoder(lower, LogisticReading(), SLOPE * weight, jnp.zeros(weight.shape[1]), BACK[tie](SLOPE * weight, rate))
-        for lower, weight, rate in zip(lowers, weights, rates, strict=True)
+        Autoencoder(lower, LogisticReading(), weight, jnp.zeros(weight.shape[1]), BACK[tie](weight, start))
+        for lower, weight, start in zip(lowers, weights, starts, strict=True)
     ]
-    return StackedAutoencoder(tuple(layers), top, passes)
+    return StackedAutoencoder(
+        tuple(layers), Fixed(means), None if corruption is None else Fixed(corruption), top, passes
+    )

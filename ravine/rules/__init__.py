@@ -15,6 +15,7 @@ from ravine.rules.contrast import (
     centred,
 )
 from ravine.rules.descend import Descend, Optimiser, gradient_descent
+from ravine.rules.dictionary import MOD
 from ravine.rules.em import EM
 from ravine.rules.layers import Greedy
 from ravine.rules.projections import (
@@ -49,6 +50,7 @@ __all__ = [
     "HeldLabels",
     "InTurn",
     "Linear",
+    "MOD",
     "NormClip",
     "Optimiser",
     "Persistent",

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ravine._check import require
+from ravine._tree import Part
 from ravine.core import AbstractRule, Metrics, Row, Scalar
 from ravine.rules.contrast import ContrastObjective, PlainAgain, Projected, centred
 
@@ -128,13 +129,20 @@ class ZeroSum(AbstractProjection):
 
 
 class NormClip(AbstractProjection):
-    """The weights of no hidden unit have a Euclidean norm above ``max_norm``."""
+    """The weights of no hidden unit have a Euclidean norm above ``max_norm``.
+
+    Parameters
+    ----------
+    max_norm : the largest norm of a column.
+    on : the weights, shape (cells, units); those of a coupling, or the atoms of a dictionary.
+    """
 
     max_norm: float | Array
+    on: Part = Part("coupling.weight")
 
     def __call__(self, model: PyTree) -> PyTree:
-        weight = model.coupling.weight
-        return _with_weight(model, weight * jnp.minimum(1, self.max_norm / _norms(weight)))
+        weight = self.on.get(model)
+        return self.on.set(model, weight * jnp.minimum(1, self.max_norm / _norms(weight)))
 
 
 @runtime_checkable
