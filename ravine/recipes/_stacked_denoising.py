@@ -32,7 +32,18 @@ from ravine.train import Stage
 from ravine.trial import Trial
 
 VINCENT = "Vincent et al. 2010, table 3, SDAE-3"
-GREY: dict[str, Any] = {"binarise": "none", "kind": "levels", "levels": 256}
+DIGITS: dict[str, Any] = {"binarise": "none", "kind": "levels", "levels": 256, "validation": 1 / 6}
+RECT: dict[str, Any] = {"validation": 1 / 6, "learning": Denoising(Masking(0.1)), "batch_size": 50}
+SMALL: dict[str, Any] = {"steps": 5_000, "tuning": 15_000}
+LONG: dict[str, Any] = {"steps": 25_000, "tuning": 50_000}
+ALL: dict[str, Any] = {"labels": 10_000}
+ANEW = f"{VINCENT} (nu = 10 %); there of other draws, 1,000 of them for training"
+TRIALS = {
+    "small": Trial("mnist-grey", DIGITS | SMALL, None, f"{VINCENT} (nu = 25 %)", accuracy=0.9872, **ALL),
+    "paper": Trial("mnist-grey", DIGITS | LONG, None, f"{VINCENT} (nu = 25 %)", accuracy=0.9872, **ALL),
+    "rect-small": Trial("rect", RECT | {"steps": 3_000, "tuning": 3_000}, None, ANEW, accuracy=0.9801, **ALL),
+    "rect-paper": Trial("rect", RECT | {"steps": 20_000, "tuning": 10_000}, None, ANEW, accuracy=0.9801, **ALL),
+}
 
 
 def stack_of(
@@ -125,7 +136,7 @@ class StackedDenoising(Wanders, NetworkClassifier):
     tuning_rate: float | AbstractSchedule | None = None
 
     labels_needed: ClassVar[bool] = False
-    trials: ClassVar[Mapping[str, Trial]] = {}
+    trials: ClassVar[Mapping[str, Trial]] = TRIALS
 
     def build(self, schema: Schema, classes: int = 2, *, key: PRNGKeyArray) -> StackedAutoencoder:
         """Layers that know no more than the means of the cells, and a network of them."""
