@@ -19,6 +19,7 @@ from scipy import stats
 
 from ravine.data import Schema, dataset_names, download, generated, load_dataset
 from ravine.data.builtin import DEBD, REGRESSION, TABLES
+from ravine.data.rectangles import rectangles
 
 DATA = os.environ.get("RAVINE_DATA")
 with_data = pytest.mark.skipif(not DATA, reason="the environment variable RAVINE_DATA names no folder of data")
@@ -34,6 +35,7 @@ CARRIED = {
     "fa-tutorial": (1000, 3, 1000, "3 real cells"),
     "moons": (1000, 2, 1000, "2 real cells"),
     "pinwheel": (1000, 2, 1000, "2 real cells"),
+    "rect": (1200, 784, 50_000, "784 binary cells"),
 }
 KEPT_ELSEWHERE = {
     "mnist": (50_000, 784, 10_000, "784 binary cells (static binarisation)"),
@@ -100,6 +102,33 @@ def test_moons_and_arms_lie_where_they_should():
     middle = np.stack([arms.train[arms.labels[0] == k].mean(axis=0) for k in range(5)])
     turned = np.angle((middle[1:] @ [1, 1j]) / (middle[:-1] @ [1, 1j]))
     np.testing.assert_allclose(turned, 2 * np.pi / 5, atol=0.1)
+
+
+def test_rectangles_are_outlines_of_the_size_that_the_label_says():
+    """Every row is drawn again from its ends; shares within 4.5 standard errors of those of uniform sizes."""
+    images, wide = rectangles(20_000, side=9, seed=4)
+    lines, columns = images.any(axis=2), images.any(axis=1)
+    top, left = lines.argmax(axis=1), columns.argmax(axis=1)
+    high, broad = lines.sum(axis=1), columns.sum(axis=1)
+    for image, t, x, h, w in list(zip(images, top, left, high, broad, strict=True))[:500]:
+        drawn = np.zeros((9, 9), int)
+        drawn[t : t + h, x : x + w] = 1
+        drawn[t + 1 : t + h - 1, x + 1 : x + w - 1] = 0
+        np.testing.assert_array_equal(image, drawn)
+    assert (np.abs(high - broad) >= 3).all() and ((broad > high) == (wide == 1)).all()
+    pairs, counts = np.unique(np.stack([high, broad]), axis=1, return_counts=True)
+    share = 1 / 42  # of 81 pairs, 9 are equal, 16 differ by 1, 14 by 2
+    assert pairs.shape[1] == 42 and np.abs(counts / 20_000 - share).max() < LIMIT * np.sqrt(share / 20_000)
+    some = (high == 4) & (broad == 1)
+    places = np.bincount(6 * left[some] + top[some], minlength=54)
+    assert (places > 0).all() and stats.chisquare(places).pvalue > 1e-5
+    assert (rectangles(3, seed=4)[0] != rectangles(3, seed=5)[0]).any()
+
+
+def test_the_set_of_rectangles_is_always_the_same():
+    data = load_dataset("rect")
+    assert data.checksum[:16] == "e690c01520f05d19"
+    assert [int(label.sum()) for label in data.labels] == [596, 25_092]
 
 
 def test_checksum_sees_every_cell():

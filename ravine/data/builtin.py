@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ravine._check import one_line, require, shown
-from ravine.data import collection, generated, ising, protein
+from ravine.data import collection, generated, ising, protein, rectangles
 from ravine.data.dataset import Dataset, from_table
 from ravine.data.files import read_table
 
@@ -52,6 +52,7 @@ def _entries() -> dict[str, Entry]:
     entries["fa-tutorial"] = Entry("1000 + 1000 rows of a known factor analyser, 3 columns", generated.fa_tutorial)
     entries["moons"] = Entry("1000 + 1000 points on two half circles", generated.moons)
     entries["pinwheel"] = Entry("1000 + 1000 points on five curved arms", generated.pinwheel)
+    entries["rect"] = Entry("1200 + 50000 outlines of rectangles, 28 x 28 bits, tall or wide", rectangles.rect)
     web, local = " (downloaded, or from RAVINE_DATA)", " (from RAVINE_DATA)"
     entries["mnist"] = Entry(f"50000 + 10000 + 10000 binary digits, 28 x 28, Larochelle{web}", collection.mnist)
     entries["mnist-60k"] = Entry(f"the same, training and validation rows together{web}", collection.mnist_60k)

@@ -25,8 +25,12 @@ class FeedForward(eqx.Module):
     weights: tuple[Float[Array, "_below _above"], ...]
     biases: tuple[Float[Array, " _above"], ...]
 
-    def __call__(self, x: Float[Array, " cells"]) -> Float[Array, " outputs"]:
-        """The logits of one input."""
+    def features(self, x: Float[Array, " cells"]) -> Float[Array, " units"]:
+        """The units of the topmost layer, which the read-out sees."""
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             x = jax.nn.sigmoid(x @ weight + bias)
-        return x @ self.weights[-1] + self.biases[-1]
+        return x
+
+    def __call__(self, x: Float[Array, " cells"]) -> Float[Array, " outputs"]:
+        """The logits of one input."""
+        return self.features(x) @ self.weights[-1] + self.biases[-1]

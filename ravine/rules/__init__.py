@@ -15,6 +15,7 @@ from ravine.rules.contrast import (
     centred,
 )
 from ravine.rules.descend import Descend, Optimiser, gradient_descent
+from ravine.rules.dictionary import MOD
 from ravine.rules.em import EM
 from ravine.rules.incremental import Incremental
 from ravine.rules.layers import Greedy
@@ -53,6 +54,7 @@ __all__ = [
     "IncomingNorm",
     "Incremental",
     "Linear",
+    "MOD",
     "NormClip",
     "Optimiser",
     "Persistent",

@@ -130,13 +130,20 @@ class ZeroSum(AbstractProjection):
 
 
 class NormClip(AbstractProjection):
-    """The weights of no hidden unit have a Euclidean norm above ``max_norm``."""
+    """The weights of no hidden unit have a Euclidean norm above ``max_norm``.
+
+    Parameters
+    ----------
+    max_norm : the largest norm of a column.
+    on : the weights, shape (cells, units); those of a coupling, or the atoms of a dictionary.
+    """
 
     max_norm: float | Array
+    on: Part = Part("coupling.weight")
 
     def __call__(self, model: PyTree) -> PyTree:
-        weight = model.coupling.weight
-        return _with_weight(model, weight * jnp.minimum(1, self.max_norm / _norms(weight)))
+        weight = self.on.get(model)
+        return self.on.set(model, weight * jnp.minimum(1, self.max_norm / _norms(weight)))
 
 
 class IncomingNorm(AbstractProjection):
