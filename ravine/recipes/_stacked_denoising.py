@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import PRNGKeyArray
 
-from ravine._tree import AbstractSchedule, Layer, Linear, Part
+from ravine._tree import AbstractSchedule, Layer, Linear, Part, resolve
 from ravine.core import Objective
 from ravine.data import Schema
 from ravine.models.autoencoder import (
@@ -47,16 +47,20 @@ TRIALS = {
 
 
 def stack_of(
-    schema: Schema, sizes: tuple[int, ...], tie: Tie, learning: Objective, passes: int, *, key: PRNGKeyArray
+    schema: Schema, sizes: tuple[int, ...], tie: Tie, learning: Objective, steps: int, passes: int, *, key: PRNGKeyArray
 ) -> StackedAutoencoder:
-    """A stack for the cells of a schema: levels are grey values between 0 and 1."""
+    """A stack for the cells of a schema, which chains spoil as at the last step; levels are grey values, 0 to 1."""
     top = schema.levels - 1 if schema.kind == "levels" else 1
     lowest = AffineReading() if schema.kind == "real" else LogisticReading()
-    form = {"corruption": getattr(learning, "corruption", None), "top": top, "passes": passes}
+    form = {
+        "corruption": getattr(resolve(learning, jnp.asarray(steps)), "corruption", None),
+        "top": top,
+        "passes": passes,
+    }
     return autoencoder_stack(sizes, lowest, jnp.asarray(schema.base) / top, tie, **form, key=key)
 
 
-def one_by_one(
+def layer_by_layer(
     objective: Objective, layers: int, rate: float | AbstractSchedule, steps: int, batch: int
 ) -> list[Stage]:
     """A stage for each layer, in which it alone learns."""
@@ -96,11 +100,11 @@ class DenoisingAutoencoder(Wanders, RowEncoder):
 
     def build(self, schema: Schema, *, key: PRNGKeyArray) -> StackedAutoencoder:
         """Layers that know no more than the means of the cells."""
-        return stack_of(schema, self.layers, self.way_back, self.learning, self.passes, key=key)
+        return stack_of(schema, self.layers, self.way_back, self.learning, self.steps, self.passes, key=key)
 
     def stages(self, rows: int) -> list[Stage]:
         """Layer by layer."""
-        return one_by_one(self.learning, len(self.layers), self.rate, self.steps, self.batch_size)
+        return layer_by_layer(self.learning, len(self.layers), self.rate, self.steps, self.batch_size)
 
 
 class StackedDenoising(Wanders, NetworkClassifier):
@@ -140,12 +144,12 @@ class StackedDenoising(Wanders, NetworkClassifier):
 
     def build(self, schema: Schema, classes: int = 2, *, key: PRNGKeyArray) -> StackedAutoencoder:
         """Layers that know no more than the means of the cells, and a network of them."""
-        made = stack_of(schema, self.layers, self.way_back, self.learning, self.passes, key=key)
+        made = stack_of(schema, self.layers, self.way_back, self.learning, self.steps, self.passes, key=key)
         return ToClassifier(classes)(made, None, key=key)
 
     def stages(self, rows: int) -> list[Stage]:
         """Layer by layer, then the network."""
-        first = one_by_one(self.learning, len(self.layers), self.rate, self.steps, self.batch_size)
+        first = layer_by_layer(self.learning, len(self.layers), self.rate, self.steps, self.batch_size)
         adam = Optimiser(optax.adam, (self.tuning_rate or Linear(3e-4, 0.0, float(self.tuning)),))
         rule = Descend(Discriminative(NLLLoss()), adam, on=Part("network"))
         return [*first, Stage(rule, self.tuning, self.batch_size, prepare=ToClassifier(self.class_count()))]
