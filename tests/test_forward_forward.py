@@ -335,7 +335,7 @@ def test_moments_that_are_heard():
 
 @pytest.mark.usefixtures("x64")
 def test_no_slope_crosses_moments_nor_neighbours():
-    model, x, label = recurrent(moments=3), batch(1).x[0], jnp.array([1.0, 0.0, 0.0])
+    model, x, label = recurrent(moments=3, heard=(1, 3)), batch(1).x[0], jnp.array([1.0, 0.0, 0.0])
     last = lambda m: m.goodness(m.activities(m.shown(x, label), stop_gradient)[-2])  # noqa: E731  # layer 0, moment 3
     slopes = eqx.filter_grad(last)(model)
     assert np.any(slopes.layers[0].affine.weight) and np.any(slopes.downs[0].weight)

@@ -418,4 +418,4 @@ def test_noise_may_be_a_schedule_and_text():
     model = ENCODERS["denoising"](learning=falling, steps=10).fit(noisy(50)[0])
     assert model.sample(2).shape == (2, 24) and float(model.model_.corruption.value.nu) == pytest.approx(0.2)
     noise = Denoising(GaussianNoise(0.5))
-    assert parse(spell(noise)) == noise and "GaussianNoise(0.5)" in spell(noise)
+    assert parse(spell(noise)) == noise and "GaussianNoise(sd=0.5)" in spell(noise)

@@ -32,7 +32,7 @@ def normalised(x: Vector) -> Vector:
 
     Examples
     --------
-    >>> normalised(jnp.array([3.0, 4.0])).round(4).tolist()
+    >>> [round(float(x), 4) for x in normalised(jnp.array([3.0, 4.0]))]
     [0.8485, 1.1314]
     """
     return x * jax.lax.rsqrt(jnp.mean(x**2) + EPS)

@@ -65,8 +65,8 @@ class ForwardForward(GoodClassifier):
     --------
     >>> import numpy as np
     >>> y = np.random.default_rng(0).integers(0, 2, size=80)
-    >>> X = np.repeat(y[:, None], 6, axis=1) * 0.5 + 0.25
-    >>> model = ForwardForward(layers=(16, 16), place=Appended(), steps=200, rate=1e-2, random_state=0).fit(X, y)
+    >>> X = np.where(np.arange(6)[None] < 3, y[:, None], 1 - y[:, None])
+    >>> model = ForwardForward(layers=(16, 16), steps=200, rate=1e-2, random_state=0).fit(X, y)
     >>> model.score(X, y), model.log_odds(X[:3], y[:3]).shape
     (1.0, (3, 2))
     """
@@ -171,7 +171,7 @@ class RecurrentForwardForward(GoodClassifier):
     --------
     >>> import numpy as np
     >>> y = np.random.default_rng(0).integers(0, 2, size=80)
-    >>> X = np.repeat(y[:, None], 6, axis=1) * 0.5 + 0.25
+    >>> X = np.where(np.arange(6)[None] < 3, y[:, None], 1 - y[:, None])
     >>> model = RecurrentForwardForward(layers=(16, 16), steps=200, rate=1e-2, random_state=0).fit(X, y)
     >>> model.score(X, y)
     1.0

@@ -124,7 +124,8 @@ class StackedDenoising(Wanders, NetworkClassifier):
     >>> import numpy as np
     >>> y = np.random.default_rng(0).integers(0, 2, size=80)
     >>> X = np.repeat(y[:, None], 4, axis=1)
-    >>> model = StackedDenoising(layers=(4, 4), steps=20, tuning=300, passes=3, random_state=0).fit(X, y)
+    >>> model = StackedDenoising(layers=(4, 4), steps=20, tuning=500, tuning_rate=0.03, passes=3, random_state=0)
+    >>> model = model.fit(X, y)
     >>> model.score(X, y), model.sample(2).shape
     (1.0, (2, 4))
     """

@@ -158,8 +158,9 @@ class IncomingNorm(AbstractProjection):
     --------
     >>> class Net(eqx.Module):
     ...     weight: jnp.ndarray
-    >>> IncomingNorm(("weight",))(Net(jnp.array([[3.0, 4.0], [0.3, 0.4]]))).weight.round(2).tolist()
-    [[0.6, 0.8], [0.3, 0.4]]
+    >>> shorter = IncomingNorm(("weight",))(Net(jnp.array([[3.0, 4.0], [0.3, 0.4]])))
+    >>> [round(float(norm), 4) for norm in jnp.linalg.norm(shorter.weight, axis=1)]
+    [1.0, 0.5]
     """
 
     parts: tuple[str, ...] = eqx.field(static=True)
