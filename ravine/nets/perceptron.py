@@ -52,7 +52,7 @@ def perceptrons(
 
     Examples
     --------
-    >>> import jax.numpy as jnp
+    >>> import jax.numpy as jnp, jax.random as jr
     >>> [layer.layer.weight.shape for layer in perceptrons((4, 3, 2), jnp.tanh, key=jr.key(0))]
     [(3, 4), (2, 3)]
     """
@@ -67,7 +67,7 @@ def potentials(
 
     Examples
     --------
-    >>> import jax.numpy as jnp
+    >>> import jax.numpy as jnp, jax.random as jr
     >>> [layer.before.__name__ for layer in potentials((4, 3, 2), jnp.tanh, key=jr.key(0))]
     ['identity', 'tanh']
     """
