@@ -127,6 +127,7 @@ class PredictiveCoding(SettlingModel):
     hidden : cells of the layers below it, the lowest first.
     activation : of all layers of latents, where the next one reads them.
     settling : ``GradientSettling(steps, rate)``, or ``IncrementalSettling(steps, rate)``, during which weights learn.
+    stiffness : precision of the hidden layers; that of the top is 1.
     hybrid : begin where a network guesses that the layers will settle, and let it learn that.
     rate : step size of Adam, a number or a schedule.
     decay : weight of half the sum of the squared weights.
@@ -145,6 +146,7 @@ class PredictiveCoding(SettlingModel):
     hidden: tuple[int, ...] = (128,)
     activation: Callable = tanh
     settling: AbstractSettling = GradientSettling(50, 0.1)
+    stiffness: float = 1.0
     hybrid: bool = False
     rate: float | AbstractSchedule = 1e-3
     decay: float = 1e-3
@@ -162,7 +164,7 @@ class PredictiveCoding(SettlingModel):
         widths, errors = (self.latents, *self.hidden[::-1], schema.width), cell_errors(schema)
         base = schema.link().start(jnp.asarray(schema.base))[: schema.width]
         links = potentials(widths, self.activation, key=down, bias=base)
-        free = (UnitErrors(),) * (1 + len(self.hidden))
+        free = (UnitErrors(), *(real_errors(self.stiffness) for _ in self.hidden))
         guess = UpwardGuess(Filled(Fixed(jnp.asarray(schema.base))), potentials(widths[::-1], self.activation, key=up))
         top = Fixed(jnp.zeros(self.latents))
         return PredictiveGenerator(top, links, (*free, errors), self.settling, guess if self.hybrid else None)
