@@ -20,7 +20,7 @@ Way = Callable[["Net", torch.Tensor, torch.Tensor], None]
 
 
 class Net:
-    """Weights and biases in turn, layer by layer; rectified hidden layers, and logits."""
+    """Weights and biases in turn, layer by layer; hidden layers are rectified where the next one reads them."""
 
     def __init__(self, arrays: list[np.ndarray]):
         self.arrays = [torch.nn.Parameter(torch.tensor(array)) for array in arrays]
@@ -35,16 +35,13 @@ class Net:
 def by_autograd(net: Net, x: torch.Tensor, y: torch.Tensor) -> None:
     """Settling and learning by the slope of the energy."""
     with torch.no_grad():
-        z, h = [], x
-        for weight, bias in zip(net.weights[:-1], net.biases[:-1], strict=True):
-            h = torch.relu(F.linear(h, weight, bias))
-            z.append(h)
+        z = forward(net, x)
 
     def energy(z: list[torch.Tensor]) -> torch.Tensor:
         total, below = torch.zeros(()), x
         for weight, bias, here in zip(net.weights[:-1], net.biases[:-1], z, strict=True):
-            total = total + 0.5 * (here - torch.relu(F.linear(below, weight, bias))).square().sum()
-            below = here
+            total = total + 0.5 * (here - F.linear(below, weight, bias)).square().sum()
+            below = torch.relu(here)
         return total + F.cross_entropy(F.linear(below, net.weights[-1], net.biases[-1]), y, reduction="sum")
 
     for _ in range(SETTLE):
@@ -58,40 +55,41 @@ def by_autograd(net: Net, x: torch.Tensor, y: torch.Tensor) -> None:
 @torch.no_grad()
 def by_hand(net: Net, x: torch.Tensor, y: torch.Tensor) -> None:
     """The same, written out."""
-    bottom, label = torch.relu(F.linear(x, net.weights[0], net.biases[0])), F.one_hot(y, len(net.biases[-1]))
-    z = [bottom.clone()]
-    for weight, bias in zip(net.weights[1:-1], net.biases[1:-1], strict=True):
-        z.append(torch.relu(F.linear(z[-1], weight, bias)))
+    z, label = forward(net, x), F.one_hot(y, len(net.biases[-1]))
+    bottom = z[0].clone()
     for _ in range(SETTLE):
-        errors, slopes = missed(net, z, bottom, label)
-        for i, (layer, error) in enumerate(zip(z, errors, strict=True)):
-            layer.add_(error, alpha=-PACE)  # the next layer's slope was taken before
-            layer.addmm_(slopes[i], net.weights[i + 1], alpha=-PACE)
-    _, slopes = missed(net, z, bottom, label)
-    first = (bottom - z[0]) * (bottom > 0)
-    net.learn([slope / len(x) for slope in (first, *slopes)], [x, *z])
+        errors, _ = missed(net, z, bottom, label)
+        for layer, error, above, weight in zip(z, errors, errors[1:], net.weights[1:], strict=False):
+            pull = (above @ weight).mul_(layer > 0)
+            layer.sub_(error - pull, alpha=PACE)
+    errors, read = missed(net, z, bottom, label)
+    net.learn([error / -len(x) for error in errors], [x, *read])
 
 
 def missed(
     net: Net, z: list[torch.Tensor], bottom: torch.Tensor, label: torch.Tensor
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Errors of the hidden layers, and the slope of the energy in what each layer above the first adds up."""
-    errors, slopes = [z[0] - bottom], []
-    for weight, bias, below, here in zip(net.weights[1:-1], net.biases[1:-1], z[:-1], z[1:], strict=True):
-        mu = torch.relu(F.linear(below, weight, bias))
-        error = here - mu
-        errors.append(error)
-        slopes.append(-error * (mu > 0))
-    slopes.append(torch.softmax(F.linear(z[-1], net.weights[-1], net.biases[-1]), 1) - label)
-    return errors, slopes
+    """The errors of all layers, that of the label last, and what is read of the hidden ones."""
+    read = [torch.relu(layer) for layer in z]
+    errors = [z[0] - bottom]
+    for weight, bias, below, here in zip(net.weights[1:-1], net.biases[1:-1], read, z[1:], strict=False):
+        errors.append(here - F.linear(below, weight, bias))
+    errors.append(label - torch.softmax(F.linear(read[-1], net.weights[-1], net.biases[-1]), 1))
+    return errors, read
+
+
+def forward(net: Net, x: torch.Tensor) -> list[torch.Tensor]:
+    """The hidden layers where they are predicted."""
+    z = [F.linear(x, net.weights[0], net.biases[0])]
+    for weight, bias in zip(net.weights[1:-1], net.biases[1:-1], strict=True):
+        z.append(F.linear(torch.relu(z[-1]), weight, bias))
+    return z
 
 
 @torch.no_grad()
 def fixed(net: Net, x: torch.Tensor, y: torch.Tensor) -> None:
     """Errors that travel a layer at each step, all layers at once, while predictions stay."""
-    read = [x]
-    for weight, bias in zip(net.weights[:-1], net.biases[:-1], strict=True):
-        read.append(torch.relu(F.linear(read[-1], weight, bias)))
+    read = [x, *map(torch.relu, forward(net, x))]
     label = F.one_hot(y, len(net.biases[-1]))
     last = torch.softmax(F.linear(read[-1], net.weights[-1], net.biases[-1]), 1) - label
     slopes = [*(torch.zeros_like(layer) for layer in read[1:]), last]

@@ -29,7 +29,7 @@ from ravine.models.errors import (
     WeightedErrors,
 )
 from ravine.models.predictive_coding import PredictiveGenerator, PredictiveNet, UpwardGuess
-from ravine.nets import perceptrons, relu, tanh
+from ravine.nets import potentials, relu, tanh
 from ravine.network_classifier import NetworkClassifier
 from ravine.objectives import Energy
 from ravine.recognisers import AbstractSettling, Filled, FixedPredictions, GradientSettling, IncrementalSettling
@@ -73,7 +73,7 @@ class PredictiveCodingClassifier(NetworkClassifier):
     Parameters
     ----------
     hidden : cells of the hidden layers.
-    activation : of these, within the prediction of each.
+    activation : of these, where the next layer reads them.
     settling : ``GradientSettling(steps, rate)``; ``IncrementalSettling(steps, rate)``, during which weights learn;
         ``FixedPredictions(steps)``, which with as many steps as hidden layers is back-propagation.
     stiffness : precision of the hidden layers; the higher, the less they leave the forward pass.
@@ -106,7 +106,7 @@ class PredictiveCodingClassifier(NetworkClassifier):
     def build(self, schema: Schema, classes: int = 2, *, key: PRNGKeyArray) -> PredictiveNet:
         """A net sized for the data."""
         read = Filled(Fixed(jnp.zeros(schema.shape)))
-        links = perceptrons((schema.width, *self.hidden, classes), self.activation, key=key)
+        links = potentials((schema.width, *self.hidden, classes), self.activation, key=key)
         errors = (*(real_errors(self.stiffness) for _ in self.hidden), self.errors)
         return PredictiveNet(read, links, errors, self.settling)
 
@@ -125,8 +125,9 @@ class PredictiveCoding(SettlingModel):
     ----------
     latents : cells of the top layer.
     hidden : cells of the layers below it, the lowest first.
-    activation : within the predictions of hidden layers.
+    activation : of all layers of latents, where the next one reads them.
     settling : ``GradientSettling(steps, rate)``, or ``IncrementalSettling(steps, rate)``, during which weights learn.
+    stiffness : precision of the hidden layers; that of the top is 1.
     hybrid : begin where a network guesses that the layers will settle, and let it learn that.
     rate : step size of Adam, a number or a schedule.
     decay : weight of half the sum of the squared weights.
@@ -145,6 +146,7 @@ class PredictiveCoding(SettlingModel):
     hidden: tuple[int, ...] = (128,)
     activation: Callable = tanh
     settling: AbstractSettling = GradientSettling(50, 0.1)
+    stiffness: float = 1.0
     hybrid: bool = False
     rate: float | AbstractSchedule = 1e-3
     decay: float = 1e-3
@@ -161,9 +163,9 @@ class PredictiveCoding(SettlingModel):
         down, up = jr.split(key)
         widths, errors = (self.latents, *self.hidden[::-1], schema.width), cell_errors(schema)
         base = schema.link().start(jnp.asarray(schema.base))[: schema.width]
-        links = perceptrons(widths, self.activation, key=down, bias=base)
-        free = (UnitErrors(),) * (1 + len(self.hidden))
-        guess = UpwardGuess(Filled(Fixed(jnp.asarray(schema.base))), perceptrons(widths[::-1], tanh, key=up))
+        links = potentials(widths, self.activation, key=down, bias=base)
+        free = (UnitErrors(), *(real_errors(self.stiffness) for _ in self.hidden))
+        guess = UpwardGuess(Filled(Fixed(jnp.asarray(schema.base))), potentials(widths[::-1], self.activation, key=up))
         top = Fixed(jnp.zeros(self.latents))
         return PredictiveGenerator(top, links, (*free, errors), self.settling, guess if self.hybrid else None)
 
