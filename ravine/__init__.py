@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ravine.recipes.boltzmann_machine import BoltzmannMachine as BoltzmannMachine
     from ravine.recipes.classification_rbm import ClassificationRBM as ClassificationRBM
     from ravine.recipes.concrete_vae import ConcreteVAE as ConcreteVAE
+    from ravine.recipes.coupled_network import CoupledClassifier as CoupledClassifier
+    from ravine.recipes.coupled_network import CoupledNetwork as CoupledNetwork
     from ravine.recipes.deep_belief_net import DeepBeliefClassifier as DeepBeliefClassifier
     from ravine.recipes.deep_belief_net import DeepBeliefNet as DeepBeliefNet
     from ravine.recipes.deep_boltzmann_machine import DeepBoltzmannMachine as DeepBoltzmannMachine
@@ -59,6 +61,8 @@ _HOMES = {
     "BoltzmannMachine": "ravine.recipes.boltzmann_machine",
     "ClassificationRBM": "ravine.recipes.classification_rbm",
     "ConcreteVAE": "ravine.recipes.concrete_vae",
+    "CoupledClassifier": "ravine.recipes.coupled_network",
+    "CoupledNetwork": "ravine.recipes.coupled_network",
     "DeepBeliefClassifier": "ravine.recipes.deep_belief_net",
     "DeepBeliefNet": "ravine.recipes.deep_belief_net",
     "DeepBoltzmannMachine": "ravine.recipes.deep_boltzmann_machine",

@@ -22,7 +22,7 @@ from ravine.models.deep_belief import DeepBelief, Tied, TwoWay, blank_top
 from ravine.models.energy import Dense
 from ravine.models.units import BinaryUnits
 from ravine.objectives import BackPropagated, Coupled, LocalTelling
-from ravine.recipes._coupled_network import CoupledClassifier, CoupledNetwork
+from ravine.recipes.coupled_network import CoupledClassifier, CoupledNetwork
 from ravine.rules import HeldLabels, Persistent
 
 N = 20_000

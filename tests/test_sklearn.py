@@ -19,6 +19,7 @@ from ravine.estimator import LatentVariableModel
 from ravine.evidence import AIS, ImportanceWeighted, Normalised
 from ravine.latent_layers import LatentLayer
 from ravine.models.boltzmann import Drawn
+from ravine.models.coupled import AssociativeMemory
 from ravine.models.families import Diagonal, Full, Given
 from ravine.network_classifier import NetworkClassifier
 from ravine.registry import recipe, recipes
@@ -50,6 +51,10 @@ RECIPES = {
     "DeepBoltzmannMachine": rv.DeepBoltzmannMachine(layers=(2, 2), pairs=3, steps=3, sweeps=3, particles=3, **BITS),
     "DeepBeliefNet": rv.DeepBeliefNet(steps=3, greedy=3, layers=(3, 2), sweeps=2, particles=3, **BITS),
     "DeepBeliefClassifier": rv.DeepBeliefClassifier(steps=3, greedy=3, layers=(3, 2), sweeps=2, particles=3, **BITS),
+    "CoupledNetwork": rv.CoupledNetwork(steps=3, layers=(3,), top=AssociativeMemory(2), sweeps=2, particles=3, **BITS),
+    "CoupledClassifier": rv.CoupledClassifier(
+        steps=3, layers=(3,), top=AssociativeMemory(2), sweeps=2, particles=3, **BITS
+    ),
     "EnergyBased": rv.EnergyBased(steps=3, hidden=(4,), sweeps=2, particles=3, evidence=Normalised(AIS(5, 4), 5, 2)),
     "EnergyClassifier": rv.EnergyClassifier(
         steps=3, hidden=(4,), sweeps=2, particles=3, evidence=Normalised(AIS(5, 4), 5, 2)
@@ -84,6 +89,8 @@ EXPECTED_FAILURES = {
     "DeepBoltzmannMachine": {WEIGHTS: BATCHES},
     "DeepBeliefNet": {WEIGHTS: BATCHES},
     "DeepBeliefClassifier": {WEIGHTS: BATCHES},
+    "CoupledNetwork": {WEIGHTS: BATCHES},
+    "CoupledClassifier": {WEIGHTS: BATCHES},
     "EnergyBased": {},
     "EnergyClassifier": {WEIGHTS: BATCHES},
     "GaussianMixture": {WEIGHTS: "the rows that found the components are drawn from another list"},

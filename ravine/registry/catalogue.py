@@ -20,6 +20,8 @@ RECIPES: Mapping[str, tuple[str, str]] = {
     "boltzmann-machine": ("ravine.recipes.boltzmann_machine", "BoltzmannMachine"),
     "classification-rbm": ("ravine.recipes.classification_rbm", "ClassificationRBM"),
     "concrete-vae": ("ravine.recipes.concrete_vae", "ConcreteVAE"),
+    "coupled-classifier": ("ravine.recipes.coupled_network", "CoupledClassifier"),
+    "coupled-network": ("ravine.recipes.coupled_network", "CoupledNetwork"),
     "deep-belief-classifier": ("ravine.recipes.deep_belief_net", "DeepBeliefClassifier"),
     "deep-belief-net": ("ravine.recipes.deep_belief_net", "DeepBeliefNet"),
     "deep-boltzmann-machine": ("ravine.recipes.deep_boltzmann_machine", "DeepBoltzmannMachine"),
@@ -54,7 +56,9 @@ STUDIES: Mapping[str, str] = {
     "bars-and-stripes": "ravine.studies.bars_and_stripes",
     "disentangled": "ravine.studies.disentangled",
     "experts": "ravine.studies.experts",
+    "few-labels": "ravine.studies.few_labels",
     "one-bit": "ravine.studies.one_bit",
+    "prototypes": "ravine.studies.prototypes",
 }  # no models; `ravine reproduce` runs them
 
 

@@ -26,7 +26,7 @@ from ravine.models.coupled import AssociativeMemory, coupled_net
 from ravine.models.deep_belief import DeepBelief
 from ravine.models.units import BinaryUnits
 from ravine.objectives import Discriminative
-from ravine.recipes._coupled_network import CoupledClassifier
+from ravine.recipes.coupled_network import CoupledClassifier
 from ravine.rules import Descend, Optimiser
 from ravine.train import Stage, train
 

@@ -17,7 +17,7 @@ import numpy as np
 from ravine._tree import Linear
 from ravine.models.coupled import Independent, Pairing
 from ravine.objectives import LocalTelling
-from ravine.recipes._coupled_network import CoupledClassifier
+from ravine.recipes.coupled_network import CoupledClassifier
 from ravine.rules import Persistent
 
 SCALES: Mapping[str, Mapping[str, Any]] = {"small": {"rows": 2_000, "steps": 6_000}}
