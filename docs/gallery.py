@@ -147,7 +147,7 @@ def dreams(result: dict[str, Any]) -> list[list[str]]:
     found = result.get("dreams")
     if not found:
         return []
-    judge = f"the nearest training rows, which are right in {100 * found['judge']:.1f} % of test rows"
+    judge = f"{found['judged by']}, which is right in {100 * found['judge']:.1f} % of test rows"
     told = [f"{100 * found['measured']:.1f} % told as their label by {judge}"]
     if "student" in found:
         theirs, real = (100 * found["student"][which] for which in ("measured", "of real rows"))
@@ -167,6 +167,13 @@ def annealed(result: dict[str, Any]) -> list[list[str]]:
     return lines + ([["energies on top, of rows and of draws", pairs]] if tops else [])
 
 
+def active(result: dict[str, Any]) -> list[list[str]]:
+    """The share of cells that fire, layer by layer: means over the seeds."""
+    found = result.get("active", [])
+    means = [sum(each) / len(each) for each in zip(*found, strict=True)]
+    return [["active cells, the lowest layer first", ", ".join(f"{mean:.2f}" for mean in means)]] if found else []
+
+
 def measurement(result: dict[str, Any]) -> str:
     """What one run measured, how long it took on what, and the command that repeats it."""
     tells = "accuracy" in result["measured"]
@@ -178,6 +185,7 @@ def measurement(result: dict[str, Any]) -> str:
         *spread(result["measured"]),
         *dreams(result),
         *annealed(result),
+        *active(result),
         *([f"beside, {one['rows']} rows", nats(one)] for one in result.get("beside", [])),
         ["time", f"{duration(result['seconds'])} on {result['device']}"],
     ]

@@ -58,6 +58,7 @@ def reproduce(name: str, scale: str, out: Path | None, seed: int, seeds: int, re
         | _classes(trial, dataset, [model for model, _ in runs])
         | _dreams(trial, dataset, [model for model, _ in runs])
         | _annealed(trial, dataset, [model for model, _ in runs])
+        | _active(dataset, [model for model, _ in runs])
     )
     print(_comparison(result))
     if out is not None:
@@ -225,6 +226,15 @@ def _regions(dataset: Dataset, models: Sequence[Any]) -> dict[str, Any]:
         told = "the same region" if one.same_region else "DIFFERENT REGIONS, log Z is of no use"
         print(f"energies on top: {one.rows:.0f} of rows, {one.draws:.0f} of draws: {told}")
     return {"top_energies": [one._asdict() | {"same_region": one.same_region} for one in found]}
+
+
+def _active(dataset: Dataset, models: Sequence[Any]) -> dict[str, Any]:
+    """The share of cells of each layer that are active on test rows, the lowest layer first, where cells fire."""
+    if not all(hasattr(model, "sparsity") for model in models):
+        return {}
+    found = [model.sparsity(cast(np.ndarray, dataset.test)[:1000]).tolist() for model in models]
+    print(f"active cells, the lowest layer first: {', '.join(f'{share:.2f}' for share in np.mean(found, axis=0))}")
+    return {"active": found}
 
 
 def clone_with(model: LatentVariableModel, evidence: Any) -> LatentVariableModel:

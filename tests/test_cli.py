@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,7 +16,8 @@ import pandas as pd
 import pytest
 from bad_files import bad_files
 from damaged_files import damaged_copies
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
 import ravine as rv
@@ -25,7 +27,7 @@ from ravine.evidence import AIS, Layered
 from ravine.gradients import Enumerate, StraightThrough
 from ravine.recipes.factor_analysis import TRUE_MODEL
 from ravine.recipes.vae import VAE
-from ravine.reproduce import took
+from ravine.reproduce import _active, took
 from ravine.studies import one_bit
 from ravine.trial import Trial
 
@@ -380,12 +382,20 @@ def test_reproduce_has_what_it_makes_of_a_label_told_and_evaluates_in_other_ways
     assert [one["rows"] for one in result["beside"]] == [20] and result["beside"][0]["direction"] == "estimate"
     told, model, data = result["dreams"], rv.load(tmp_path), load_dataset("moons")
     assert len(told["each label"]) == 2 and told["of each label"] == 3 and 0.9 < told["judge"] <= 1
-    near = KNeighborsClassifier(3).fit(data.train, data.labels[0])
-    assert told["each label"][1] == np.mean(near.predict(model.dream(1, 3)) == 1)
+    judge = make_pipeline(PCA(2), SVC(C=5)).fit(data.train, data.labels[0])
+    assert told["each label"][1] == np.mean(judge.predict(model.dream(1, 3)) == 1)
     made, known = np.concatenate([model.dream(c, 3) for c in (0, 1)]), np.repeat([0, 1], 3)
     assert told["student"]["measured"] == SVC(C=5).fit(made, known).score(data.test, data.labels[1])
     (machine,), found = result["log_partition"], model.log_partition(AIS(50, 20))
     assert machine["value"] == pytest.approx(found.value) and machine["deviation"] == pytest.approx(found.deviation)
+
+
+def test_reproduce_tells_which_cells_are_active(capsys):
+    """Of test rows; nothing where no cells fire."""
+    kept, dataset = types.SimpleNamespace(sparsity=lambda X: np.array([0.25, len(X) / 2000])), load_dataset("moons")
+    share = len(dataset.test[:1000]) / 2000
+    assert _active(dataset, [kept, kept]) == {"active": [[0.25, share]] * 2}
+    assert f"0.25, {share:.2f}" in capsys.readouterr().out and _active(dataset, [kept, object()]) == {}
 
 
 def test_reproduce_runs_a_study(shell, tmp_path, monkeypatch):

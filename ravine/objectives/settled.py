@@ -36,7 +36,7 @@ class Energy(eqx.Module):
 
     def loss(self, model: Any, row: Row) -> tuple[Scalar, Metrics]:
         """The loss of one row, and its parts."""
-        point = stop_gradient(still(model).posterior(row))
+        point = still(model).posterior(row)
         layers = model.held(row)
         energy = layers.missed(point.latent, layers.predictions(point.read))
         if getattr(model, "guess", None) is None:
@@ -61,8 +61,8 @@ class Hebbian(eqx.Module):
 
     def loss(self, model: Any, row: Row) -> tuple[Scalar, Metrics]:
         """The loss of one row, and the discrepancy."""
-        point = stop_gradient(still(model).posterior(row))
-        slope, value = model.lesson(point.latent, row), stop_gradient(model.discrepancy(point.latent, row))
+        point = still(model).posterior(row)
+        slope, value = model.lesson(point.latent, row), model.discrepancy(point.latent, row)
         return slope + stop_gradient(value - slope), {"discrepancy": value}
 
 
