@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import equinox as eqx
 import jax
@@ -11,10 +11,11 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ravine._check import require
 from ravine._jax import highest_matmul, precision
 from ravine.core import Row
 from ravine.labels import places_of, told
-from ravine.models.forward_forward import AbstractGoodNet
+from ravine.models.forward_forward import AbstractGoodNet, AbstractReadOut
 from ravine.network_classifier import NetworkClassifier
 from ravine.objectives.goodness import AbstractOthers
 from ravine.verbs import blockwise
@@ -28,9 +29,30 @@ class GoodClassifier(NetworkClassifier):
     Parameters
     ----------
     others : what the layers learn to tell rows from.
+    read_out : what tells the label.
+
+    Attributes
+    ----------
+    shows : class variable; whether the net is shown labels.
     """
 
+    layers: tuple[Any, ...]
     others: AbstractOthers
+    read_out: AbstractReadOut
+    shows: ClassVar[bool] = True
+
+    def _settle(self) -> None:
+        super()._settle()
+        kind, tells = type(self.others).__name__, type(self.read_out).__name__
+        apart = self.shows or not self.others.by_label
+        require(apart, "others", "Hybrids() where no label is shown", kind, "change it")
+        known = self.others.by_label or self.read_out.affine
+        require(known, "read_out", f"SoftmaxReadOut() beside {kind}, which teaches no label", tells, "change it")
+        above = f"fewer than the {len(self.layers)} layers"
+        skip = self.read_out.skip
+        require(0 <= skip < max(len(self.layers), 1), "read_out, skip", above, f"{skip}", "leave out fewer layers")
+        pairs = self.others.by_label or self.batch_size > 1
+        require(pairs, "batch_size", f"two rows at least, of which {kind} makes one", "1", "give more")
 
     def log_odds(self, X: Any, y: Any = None) -> np.ndarray:
         """Log odds of each layer that a row is real, shape (rows, layers).

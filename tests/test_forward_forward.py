@@ -139,6 +139,10 @@ def test_layers_that_do_not_fit():
         ValueError, match="layers: expected an image of at least 3 rows and columns below Local, got none"
     ):
         good_layers(30, (Local(2, 3, 2),), Rectified(), None, key=jr.key(0))
+    with pytest.raises(ValueError, match="layers: expected one at least, got none"):
+        good_layers(30, (), Rectified(), None, key=jr.key(0))
+    with pytest.raises(ValueError, match="place: expected an image alone below Local, got 32 cells for 30 pixels"):
+        good_layers(32, (Local(2, 3, 2),), Rectified(), (5, 6), key=jr.key(0))
     with pytest.raises(ValueError, match="FirstCells needs 10 cells"):
         FirstCells().inputs(4, 10)
     with pytest.raises(ValueError, match="affine read-out"):
@@ -150,8 +154,9 @@ def test_layers_that_do_not_fit():
 
 def test_labels_leave_other_cells_as_they_are():
     x, label = jnp.arange(1.0, 7.0), jnp.array([0.0, 1.0, 0.0])
-    assert FirstCells()(x, label).tolist() == [0, 1, 0, 4, 5, 6]
-    assert Appended(2.0)(x, label).tolist() == [1, 2, 3, 4, 5, 6, 0, 2, 0]
+    assert FirstCells()(x, label).tolist() == [0, 6, 0, 4, 5, 6]
+    assert Appended(2.0)(-x, label).tolist() == [-1, -2, -3, -4, -5, -6, 0, 12, 0]
+    assert Appended()(0 * x, label).tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 0]
     assert Nowhere()(x, label).tolist() == x.tolist() and FirstCells().inputs(6, 3) == 6 == Appended().inputs(3, 3)
 
 
@@ -162,7 +167,7 @@ def test_what_tells_the_label():
         model = net(GoodnessReadOut(skip))
         want = []
         for label in np.eye(CLASSES):
-            y, sums = jnp.concatenate([row.x, label]), []
+            y, sums = jnp.concatenate([row.x, jnp.max(row.x) * label]), []
             for layer in model.layers:
                 y = jnp.maximum(layer.affine(y / jnp.sqrt(jnp.mean(y**2) + 1e-8)), 0)
                 sums.append(float(jnp.sum(y**2)) - 2)
@@ -247,9 +252,11 @@ def test_peers_are_pulled_together():
 
     def penalty(weight):
         y = jax.vmap(lambda x: eqx.tree_at(lambda la: la.affine.weight, model.layers[0], weight)(x))(real)
-        now = 0.9 * model.layers[0].usual.value + 0.1 * jnp.mean(y, axis=0)
-        return 0.5 * jnp.mean((now - jnp.mean(now)) ** 2)
+        return jnp.sum(now * (jnp.mean(y, axis=0)))
 
+    held = jnp.mean(jax.vmap(model.layers[0])(real), axis=0)
+    usual = 0.9 * model.layers[0].usual.value + 0.1 * held
+    now = 0.5 * (usual - jnp.mean(usual))  # what half the weighed sum of squares asks of each unit
     want = jax.grad(penalty)(model.layers[0].affine.weight)
     np.testing.assert_allclose(with_.layers[0].affine.weight - without.layers[0].affine.weight, want, atol=1e-10)
 
@@ -362,10 +369,11 @@ def digits(images: bool = False):
     return X[:1400], y[:1400], X[1400:], y[1400:]
 
 
+PEERS = {"peers": 0.03, "rectifier": RectifiedThrough()}
 RECIPES = {
     "goodness": (ForwardForward, {}, False),
-    "softmax": (ForwardForward, {"read_out": SoftmaxReadOut(0), "others": LikelyWrongLabel(), "peers": 0.03}, False),
-    "local": (ForwardForward, {"layers": (Local(8, 4, 2), 128)}, True),
+    "softmax": (ForwardForward, {"read_out": SoftmaxReadOut(0), "others": LikelyWrongLabel()} | PEERS, False),
+    "local": (ForwardForward, {"layers": (Local(8, 4, 2), 128), "place": FirstCells()}, True),
     "hybrids": (UnsupervisedForwardForward, {"read_out": SoftmaxReadOut(0)}, True),
     "recurrent": (RecurrentForwardForward, {"moments": 6}, False),
 }
@@ -384,7 +392,8 @@ def test_digits_are_told(name):
 def test_verbs(tmp_path):
 
     X, y, X_test, y_test = digits()
-    model = ForwardForward(layers=(32, 16), steps=150, rate=3e-3, random_state=0, progress=False).fit(X, y)
+    model = ForwardForward(layers=(32, 16), place=FirstCells(), steps=150, rate=3e-3, random_state=0, progress=False)
+    model.fit(X, y)
     assert model.score(X_test, y_test) > 0.3  # chance is 0.1
     odds = model.log_odds(X_test, y_test)
     told = np.stack([model.log_odds(X_test[:5], label).sum(axis=1) for label in range(10)], axis=1)

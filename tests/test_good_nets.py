@@ -16,9 +16,9 @@ from sklearn.datasets import load_digits
 
 from ravine.core import Row
 from ravine.data import Schema
-from ravine.models.forward_forward import RecurrentNet, SoftmaxReadOut, from_above
+from ravine.models.forward_forward import FirstCells, GoodnessReadOut, RecurrentNet, SoftmaxReadOut, from_above
 from ravine.models.goodness import MeanOfSquares, Minus, Rectified, RectifiedThrough, SumOfSquares, good_layers
-from ravine.objectives.goodness import LikelyWrongLabel, LocalGoodness, WrongLabel
+from ravine.objectives.goodness import Hybrids, LikelyWrongLabel, LocalGoodness, WrongLabel
 from ravine.recipes._forward_forward import ForwardForward, RecurrentForwardForward, UnsupervisedForwardForward
 
 CELLS, CLASSES, ROWS = 13, 3, 8
@@ -62,7 +62,7 @@ def with_weights(recipe: Any) -> collections.Counter:
 
 def test_a_step_has_two_products_for_each_layer():
     """One for the activities of rows and others together, one for the slopes of the weights: none for its input's."""
-    both, found = 2 * ROWS, with_weights(ForwardForward(layers=(7, 5)))
+    both, found = 2 * ROWS, with_weights(ForwardForward(layers=(7, 5), place=FirstCells()))
     want = {((7, 13), (both, 13)): 1, ((7, both), (both, 13)): 1, ((5, 7), (both, 7)): 1, ((5, both), (both, 7)): 1}
     assert dict(found) == {tuple(sorted(shapes)): n for shapes, n in want.items()}
 
@@ -177,3 +177,28 @@ def test_the_objective_counts_as_many_rows_as_others():
     loss, seen = LocalGoodness()(model, rows(), key=jr.key(0))
     assert float(loss) == pytest.approx(np.logaddexp(0, 7) + np.logaddexp(0, -7), rel=1e-6)
     assert float(seen["parted"]) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (ForwardForward(others=Hybrids()), r"read_out: expected SoftmaxReadOut\(\) beside Hybrids"),
+        (UnsupervisedForwardForward(others=WrongLabel()), r"others: expected Hybrids\(\) where no label is shown"),
+        (UnsupervisedForwardForward(read_out=GoodnessReadOut()), "read_out: expected Soft"),
+        (ForwardForward(layers=()), "layers: expected one at least, got none"),
+        (ForwardForward(read_out=GoodnessReadOut(2)), "read_out, skip: expected fewer than the 2 layers, got 2"),
+        (UnsupervisedForwardForward(batch_size=1), "batch_size: expected two rows at least"),
+    ],
+    ids=lambda it: it[:16] if isinstance(it, str) else "",
+)
+def test_what_would_learn_nothing_is_refused(recipe, message):
+    with pytest.raises(ValueError, match=message):
+        recipe.fit(np.eye(12), np.arange(12) % 3)
+
+
+def test_what_a_label_weighs_goes_with_the_unit_of_the_cells():
+    """The same rows in another unit are told alike, to the bit where the factor is a power of two."""
+    X, y = load_digits(return_X_y=True)
+    fields = {"layers": (16, 8), "steps": 30, "rate": 3e-3, "random_state": 0, "progress": False}
+    found = [ForwardForward(**fields).fit(s * X[:300], y[:300]).log_odds(s * X[:9], y[:9]) for s in (1 / 16, 1.0)]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4)

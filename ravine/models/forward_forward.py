@@ -40,11 +40,11 @@ class AbstractLabelPlace(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, x: Cells, label: Label) -> Float[Array, " inputs"]:
-        """The row with its label, which weighs as much as the brightest cell may."""
+        """The row with its label, which weighs as much as the largest cell of the row, whatever its unit."""
 
 
 class FirstCells(AbstractLabelPlace):
-    """In the first cells, whatever they held: the dark corner of a picture."""
+    """In the first cells, whose own content is not seen: the dark corner of a picture."""
 
     def inputs(self, cells: int, classes: int) -> int:
         if cells < classes:
@@ -52,7 +52,7 @@ class FirstCells(AbstractLabelPlace):
         return cells
 
     def __call__(self, x: Cells, label: Label) -> Float[Array, " inputs"]:
-        return x.at[: label.size].set(label)
+        return x.at[: label.size].set(_largest(x) * label)
 
 
 class Appended(AbstractLabelPlace):
@@ -60,7 +60,7 @@ class Appended(AbstractLabelPlace):
 
     Parameters
     ----------
-    scale : what a label of 1 counts.
+    scale : how much more a label of 1 weighs than the largest cell of the row.
     """
 
     scale: float = 1.0
@@ -69,7 +69,13 @@ class Appended(AbstractLabelPlace):
         return cells + classes
 
     def __call__(self, x: Cells, label: Label) -> Float[Array, " inputs"]:
-        return jnp.concatenate([x, self.scale * label])
+        return jnp.concatenate([x, self.scale * _largest(x) * label])
+
+
+def _largest(x: Cells) -> Float[Array, ""]:
+    """The largest size of a cell; 1 where all of them are 0."""
+    most = jnp.max(jnp.abs(x))
+    return jnp.where(most > 0, most, jnp.ones_like(most))
 
 
 class Nowhere(AbstractLabelPlace):
@@ -96,11 +102,14 @@ class AbstractReadOut(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, net: AbstractGoodNet, x: Cells) -> Label:
-        """log p(y | x) of each label, up to a constant."""
+        """A score of each label, whose softmax stands for p(y | x)."""
 
 
 class GoodnessReadOut(AbstractReadOut):
-    """The sum of the log odds of the layers with each label shown; the first ``skip`` layers have no say."""
+    """The sum of the log odds of the layers with each label shown; the first ``skip`` layers have no say.
+
+    The largest tells the label. Their softmax is far too sure of itself: the layers all judge the same row.
+    """
 
     skip: int = eqx.field(static=True, default=0)
     affine: ClassVar[bool] = False
@@ -175,7 +184,7 @@ class AbstractGoodNet(eqx.Module):
         return self.directions(row.x.ravel(), self.read_out.skip)
 
     def logits(self, row: Row) -> Label:
-        """log p(y | x) of each label, up to a constant."""
+        """A score of each label."""
         return self.read_out(self, row.x.ravel())
 
 
@@ -219,7 +228,7 @@ class RecurrentNet(AbstractGoodNet):
     .. math:: y_l^{t+1} = \rho \, y_l^t + (1 - \rho) \, f(W_l \hat y_{l-1}^t + V_l \hat y_{l+1}^t + b_l)
 
     They begin with one pass upwards. Goodness is that of every layer at every moment, and for telling labels the mean
-    over the moments ``heard``. The paper's section 3.3 has 8 moments, a damping of 0.3, and hears moments 3 to 5.
+    over the moments ``heard``. The paper's section 3.4 has 8 moments, a damping of 0.3, and hears moments 3 to 5.
 
     Parameters
     ----------

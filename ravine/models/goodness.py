@@ -18,7 +18,7 @@ import numpy as np
 from jax.lax import stop_gradient
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ravine._check import complaint
+from ravine._check import complaint, require
 from ravine._tree import Running
 from ravine.core import Scalar
 from ravine.nets._init import glorot, linear
@@ -196,8 +196,9 @@ def good_layers(
     Raises
     ------
     ValueError
-        When a layer is local above no image.
+        When there is no layer, or one is local above no image.
     """
+    require(len(sizes) > 0, "layers", "one at least", "none", "give the units of each, such as (500, 500)")
     layers, below = [], None if image is None else (*image, 1)[:3]
     for size, k in zip(sizes, jr.split(key, len(sizes)), strict=True):
         affine, below = _affine(inputs, size, below, key=k)
@@ -212,7 +213,10 @@ def _affine(
     """The map, and the image that its units make."""
     if not isinstance(size, Local):
         return linear(*glorot(((size, inputs),), key=key)), None
-    if image is None or min(image[:2]) < size.side or math.prod(image) != inputs:
+    if image is not None and math.prod(image) != inputs:
+        do = "show the label in its first cells, place=FirstCells()"
+        raise complaint("place", "an image alone below Local", f"{inputs} cells for {math.prod(image)} pixels", do)
+    if image is None or min(image[:2]) < size.side:
         got = "none" if image is None else f"one of {' x '.join(map(str, image))}"
         do = "give rows of shape (rows, height, width), or a number of units"
         raise complaint("layers", f"an image of at least {size.side} rows and columns below Local", got, do)

@@ -23,7 +23,7 @@ class Layered(Protocol):
     """A net whose layers may be good: `ravine.models.forward_forward.AbstractGoodNet`."""
 
     layers: tuple[Any, ...]
-    head: Callable[[Array], Array] | None
+    head: eqx.nn.Linear | None
     goodness: Callable[[Array], Scalar]
     read_out: Any
     classes: int
@@ -60,9 +60,11 @@ class AbstractOthers(eqx.Module):
     Attributes
     ----------
     asks : class variable; whether it needs the affine read-out of the net.
+    by_label : class variable; whether rows and others differ in nothing but the label that is shown with them.
     """
 
     asks: ClassVar[bool] = False
+    by_label: ClassVar[bool] = True
 
     @abc.abstractmethod
     def __call__(self, model: Layered, batch: Row, *, key: PRNGKeyArray) -> Pair:
@@ -106,6 +108,7 @@ class Hybrids(AbstractOthers):
     """
 
     rounds: int = eqx.field(static=True, default=8)
+    by_label: ClassVar[bool] = False
 
     def __call__(self, model: Layered, batch: Row, *, key: PRNGKeyArray) -> Pair:
         bits, shift = jr.split(key)
@@ -142,17 +145,18 @@ def blurred(image: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
 class LocalGoodness(eqx.Module):
     r"""Every layer tells real rows from others by its goodness g, as log odds; no slope crosses layers.
 
-    .. math:: \sum_l \log(1 + e^{-g_l^+}) + \log(1 + e^{g_l^-}) + \frac \lambda n \sum_j (\bar y_{lj} - \bar y_l)^2
+    .. math:: \sum_l \log(1 + e^{-g_l^+}) + \log(1 + e^{g_l^-}) + \frac \lambda 2 \sum_j (\bar y_{lj} - \bar y_l)^2
 
     The last term keeps units from being silent, or busy, for all rows: :math:`\bar y_{lj}` is the mean activity of unit
-    j over real rows, which follows the batches, and :math:`\bar y_l` its mean over the layer. Beside them the affine
+    j over real rows, which follows the batches and whose slope is that of this batch, and :math:`\bar y_l` its mean
+    over the layer. Beside them the affine
     read-out learns the labels of rows that have one from what the layers make of them. Hinton 2022, arXiv:2212.13345.
 
     Parameters
     ----------
     others : what the rows are to be told from.
     peers : the weight :math:`\lambda`.
-    decay : weight of half the sum of the squared weights of the read-out.
+    decay : weight of half the sum of the squared weights of the read-out, without its biases.
     """
 
     others: AbstractOthers = WrongLabel()
@@ -175,7 +179,7 @@ class LocalGoodness(eqx.Module):
 
     def _read(self, model: Layered, batch: Row, kept: list[Array]) -> Metrics:
         """The loss of the affine read-out, and how often it is right; it sees no label."""
-        if isinstance(self.others, Hybrids):
+        if not self.others.by_label:
             seen = jnp.concatenate([_directions(y) for y in kept[model.read_out.skip :]], axis=1)
         else:
             seen = jax.vmap(lambda x: model.directions(x.ravel(), model.read_out.skip))(batch.x)
@@ -184,7 +188,7 @@ class LocalGoodness(eqx.Module):
         y = jnp.maximum(batch.y, 0)
         share = _shares(batch, jnp.ones(len(y), bool) if batch.y_mask is None else batch.y_mask)
         losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1)[:, 0]
-        squares = sum((jnp.sum(leaf**2) for leaf in jax.tree.leaves(model.head)), 0.0)
+        squares = jnp.sum(model.head.weight**2)
         right = share @ (jnp.argmax(logits, axis=1) == y).astype(share.dtype)
         return {"label": share @ losses + 0.5 * self.decay * squares, "accuracy": right}
 
@@ -206,7 +210,7 @@ def _shares(batch: Row, known: Bool[Array, " n"]) -> Float[Array, " n"]:
 
 
 def _peers(layer: Any, mean: Float[Array, " units"], weight: float | Array) -> Scalar:
-    """What pulls the usual activity of units together; the slope is that of the share that this batch has in it."""
-    usual = layer.usual
-    now = usual.decay * stop_gradient(usual.value) + (1 - usual.decay) * mean
-    return weight * jnp.mean((now - jnp.mean(now)) ** 2) + usual.told(stop_gradient(mean))
+    """What pulls the usual activity of units together, and tells it the mean of this batch."""
+    usual, held = layer.usual, stop_gradient(mean)
+    now = usual.decay * stop_gradient(usual.value) + (1 - usual.decay) * held + mean - held
+    return 0.5 * weight * jnp.sum((now - jnp.mean(now)) ** 2) + usual.told(held)

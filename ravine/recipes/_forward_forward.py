@@ -1,7 +1,7 @@
 """Forward-Forward. Hinton 2022, *The Forward-Forward algorithm: some preliminary investigations*, arXiv:2212.13345.
 
-Sections 3.2 and 3.3: rows with their label, hybrid images, and layers that see their neighbours again and again. The
-rate of the trials was chosen with test errors in view: with one twice as large all units of the small net fell silent.
+Sections 3.2 to 3.4: hybrid images, rows with their label, and layers that see their neighbours again and again. The
+settings of the trials were chosen on training rows that were held out: with larger rates ever more units fall silent.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ravine.good_classifier import GoodClassifier
 from ravine.models.forward_forward import (
     AbstractLabelPlace,
     AbstractReadOut,
+    Appended,
     FirstCells,
     GoodnessReadOut,
     GoodNet,
@@ -53,12 +54,12 @@ class ForwardForward(GoodClassifier):
     layers : units of the layers, the lowest first; ``Local(units, side, stride)`` sees windows of images.
     goodness : ``SumOfSquares()``, ``MeanOfSquares(2.0)``, or ``Minus`` of one of them.
     rectifier : ``Rectified()``, or ``RectifiedThrough()``, by which silent units learn too where ``peers`` is not 0.
-    place : where the label is shown: ``FirstCells()``, or ``Appended()`` behind the row.
+    place : where the label is shown: ``Appended()`` behind the row, or ``FirstCells()`` in place of some of them.
     others : the rows to be bad at: ``WrongLabel()``, ``LikelyWrongLabel()``.
     read_out : what tells the label: ``GoodnessReadOut()``, or ``SoftmaxReadOut()`` in one pass.
-    peers : weight of what keeps units from being silent, or busy, for all rows.
+    peers : weight of what keeps units from being silent, or busy, for all rows; the paper's code has 0.03.
     decay : weight of half the squared weights of the affine read-out.
-    rate : step size of Adam, a number or a schedule.
+    rate : step size of Adam, a number or a schedule; wide layers want a smaller one.
     batch_size, steps : rows per step, and the number of steps.
 
     Examples
@@ -74,7 +75,7 @@ class ForwardForward(GoodClassifier):
     layers: tuple[int | Local, ...] = (500, 500)
     goodness: AbstractGoodness = SumOfSquares()
     rectifier: AbstractRectifier = Rectified()
-    place: AbstractLabelPlace = FirstCells()
+    place: AbstractLabelPlace = Appended()
     others: AbstractOthers = WrongLabel()
     read_out: AbstractReadOut = GoodnessReadOut()
     peers: float = 0.0
@@ -139,6 +140,7 @@ class UnsupervisedForwardForward(GoodClassifier):
     standardise: bool = False
 
     labels_needed: ClassVar[bool] = False
+    shows: ClassVar[bool] = False
     trials: ClassVar[Mapping[str, Trial]] = {
         "small": _trial(4, 1000, 30, None, " has larger nets only"),
         "paper": _trial(4, 2000, 60, 0.9863),
