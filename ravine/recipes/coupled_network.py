@@ -32,14 +32,17 @@ BITS = {"binarise": "threshold", "threshold": 127.5}
 LONG: dict[str, Any] = BITS | {"layers": (500,), "steps": 12_000, "rate": Linear(3e-3, 0.0, 12_000.0)}
 MEASURED: dict[str, Any] = {"labels": 10_000, "dreams": 500}
 ANNEALED = {"evidence": Layered(1, AIS(20_000))}
+TOLD = {"telling": BackPropagated(200.0), "negatives": HeldLabels(3, 100)}
+MAPS = {"layers": (Maps(16, 5, 2), 500), "steps": 24_000, "rate": Linear(3e-3, 0.0, 24_000.0)}
 WAYS: dict[str, dict[str, Any]] = {
     "small": ANNEALED,
     "small-separate": ANNEALED | {"pairing": "separate"},
     "small-class-means": {"evidence": Layered(1), "top": ClassMeans(), "negatives": Persistent(1, 100)}
     | {"telling": LocalTelling(1.0)},  # as the joint law has it: more, and the means are not those of the rows
     "small-independent": {"evidence": Layered(1), "top": Independent(), "negatives": Persistent(1, 100)},
-    "small-back-propagated": ANNEALED | {"telling": BackPropagated(200.0), "negatives": HeldLabels(3, 100)},
-    "small-maps": ANNEALED | {"layers": (Maps(16, 5, 2), 500), "steps": 24_000, "rate": Linear(3e-3, 0.0, 24_000.0)},
+    "small-back-propagated": ANNEALED | TOLD,
+    "small-maps": ANNEALED | MAPS,
+    "small-maps-back-propagated": ANNEALED | MAPS | TOLD,
 }
 TRIALS = {scale: Trial("mnist-grey", LONG | way, None, FLACH, **MEASURED) for scale, way in WAYS.items()}
 
