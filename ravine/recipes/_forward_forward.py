@@ -13,7 +13,7 @@ import jax.random as jr
 import optax
 from jaxtyping import PRNGKeyArray
 
-from ravine._tree import AbstractSchedule
+from ravine._tree import AbstractSchedule, Linear
 from ravine.data import Schema
 from ravine.good_classifier import GoodClassifier
 from ravine.models.forward_forward import (
@@ -37,13 +37,17 @@ from ravine.trial import Trial
 
 HINTON = "Hinton 2022, arXiv:2212.13345"
 PASS = 600  # steps of 100 rows through the digits
-TO_THE_END: dict[str, Any] = {"validation": 0.0, "rate": 5e-4}
+RATE = 5e-4
+REVIVED: dict[str, Any] = {"peers": 0.03, "rectifier": RectifiedThrough(), "decay": 0.003, "validation": 0.0}
+HARD: dict[str, Any] = REVIVED | {"others": LikelyWrongLabel(), "read_out": GoodnessReadOut(1)}
+CORNER: dict[str, Any] = HARD | {"place": FirstCells()}
 
 
-def _trial(layers: int, units: int, passes: int, reported: float | None, differs: str = "") -> Trial:
-    """So many layers of so many units on digits, for so many passes."""
-    fields = TO_THE_END | {"layers": (units,) * layers, "steps": passes * PASS}
-    return Trial("mnist-grey", fields, None, f"{HINTON}{differs}", accuracy=reported)
+def _trial(ways: Mapping[str, Any], layers: int, units: int, passes: int, reported: float | None, of: str) -> Trial:
+    """So many layers of so many units on digits, for so many passes, at a rate that falls to 0."""
+    steps = passes * PASS
+    fields = {"layers": (units,) * layers, "steps": steps, "rate": Linear(RATE, 0.0, float(steps))}
+    return Trial("mnist-grey", dict(ways) | fields, None, f"{HINTON}{of}", accuracy=reported)
 
 
 class ForwardForward(GoodClassifier):
@@ -87,8 +91,8 @@ class ForwardForward(GoodClassifier):
     standardise: bool = False
 
     trials: ClassVar[Mapping[str, Trial]] = {
-        "small": _trial(2, 500, 30, None, " has larger nets only"),
-        "paper": _trial(4, 2000, 60, 0.9864),
+        "small": _trial(CORNER, 2, 500, 30, None, " has larger nets only"),
+        "paper": _trial(CORNER, 4, 2000, 60, 0.9864, ""),
     }
 
     def build(self, schema: Schema, classes: int = 2, *, key: PRNGKeyArray) -> GoodNet:
@@ -142,8 +146,8 @@ class UnsupervisedForwardForward(GoodClassifier):
     labels_needed: ClassVar[bool] = False
     shows: ClassVar[bool] = False
     trials: ClassVar[Mapping[str, Trial]] = {
-        "small": _trial(4, 1000, 30, None, " has larger nets only"),
-        "paper": _trial(4, 2000, 60, 0.9863),
+        "small": _trial(REVIVED, 4, 1000, 30, None, " has larger nets only"),
+        "paper": _trial(REVIVED, 4, 2000, 60, 0.9863, ""),
     }
 
     def build(self, schema: Schema, classes: int = 2, *, key: PRNGKeyArray) -> GoodNet:
@@ -195,7 +199,9 @@ class RecurrentForwardForward(GoodClassifier):
     validation: float = 0.0
     standardise: bool = False
 
-    trials: ClassVar[Mapping[str, Trial]] = {"small": _trial(2, 500, 30, 0.9869, ", with two layers of 2,000 units")}
+    trials: ClassVar[Mapping[str, Trial]] = {
+        "small": _trial(HARD, 2, 500, 30, 0.9869, ", with two layers of 2,000 units")
+    }
 
     def build(self, schema: Schema, classes: int = 2, *, key: PRNGKeyArray) -> RecurrentNet:
         """Layers sized for the data, with maps from above, and an affine read-out where something asks for it."""
