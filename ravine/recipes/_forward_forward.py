@@ -29,24 +29,32 @@ from ravine.models.forward_forward import (
     affine_head,
     from_above,
 )
-from ravine.models.goodness import AbstractGoodness, AbstractRectifier, Local, Rectified, SumOfSquares, good_layers
-from ravine.objectives.goodness import AbstractOthers, Hybrids, LocalGoodness, WrongLabel
+from ravine.models.goodness import (
+    AbstractGoodness,
+    AbstractRectifier,
+    Local,
+    Rectified,
+    RectifiedThrough,
+    SumOfSquares,
+    good_layers,
+)
+from ravine.objectives.goodness import AbstractOthers, Hybrids, LikelyWrongLabel, LocalGoodness, WrongLabel
 from ravine.rules import Descend, Optimiser
 from ravine.train import Stage
 from ravine.trial import Trial
 
 HINTON = "Hinton 2022, arXiv:2212.13345"
 PASS = 600  # steps of 100 rows through the digits
-RATE = 5e-4
+RATES = {500: 2e-3, 1000: 1e-3, 2000: 7e-4}  # by the units of a layer
 REVIVED: dict[str, Any] = {"peers": 0.03, "rectifier": RectifiedThrough(), "decay": 0.003, "validation": 0.0}
-HARD: dict[str, Any] = REVIVED | {"others": LikelyWrongLabel(), "read_out": GoodnessReadOut(1)}
+HARD: dict[str, Any] = REVIVED | {"others": LikelyWrongLabel()}
 CORNER: dict[str, Any] = HARD | {"place": FirstCells()}
 
 
 def _trial(ways: Mapping[str, Any], layers: int, units: int, passes: int, reported: float | None, of: str) -> Trial:
     """So many layers of so many units on digits, for so many passes, at a rate that falls to 0."""
     steps = passes * PASS
-    fields = {"layers": (units,) * layers, "steps": steps, "rate": Linear(RATE, 0.0, float(steps))}
+    fields = {"layers": (units,) * layers, "steps": steps, "rate": Linear(RATES[units], 0.0, float(steps))}
     return Trial("mnist-grey", dict(ways) | fields, None, f"{HINTON}{of}", accuracy=reported)
 
 
