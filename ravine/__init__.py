@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from ravine.recipes.energy_based import EnergyClassifier as EnergyClassifier
     from ravine.recipes.factor_analysis import FactorAnalysis as FactorAnalysis
     from ravine.recipes.factor_analysis import VariationalFactorAnalysis as VariationalFactorAnalysis
+    from ravine.recipes.forward_forward import ForwardForward as ForwardForward
+    from ravine.recipes.forward_forward import RecurrentForwardForward as RecurrentForwardForward
+    from ravine.recipes.forward_forward import UnsupervisedForwardForward as UnsupervisedForwardForward
     from ravine.recipes.gaussian_mixture import GaussianMixture as GaussianMixture
     from ravine.recipes.gaussian_rbm import GaussianRBM as GaussianRBM
     from ravine.recipes.gumbel_vae import GumbelVAE as GumbelVAE
@@ -71,6 +74,7 @@ _HOMES = {
     "EnergyClassifier": "ravine.recipes.energy_based",
     "Evaluation": "ravine.evaluation",
     "FactorAnalysis": "ravine.recipes.factor_analysis",
+    "ForwardForward": "ravine.recipes.forward_forward",
     "GaussianMixture": "ravine.recipes.gaussian_mixture",
     "GaussianRBM": "ravine.recipes.gaussian_rbm",
     "GumbelVAE": "ravine.recipes.gumbel_vae",
@@ -88,10 +92,12 @@ _HOMES = {
     "RBM": "ravine.recipes.rbm",
     "Row": "ravine.core",
     "Schema": "ravine.data",
+    "RecurrentForwardForward": "ravine.recipes.forward_forward",
     "SemiSupervisedGumbel": "ravine.recipes.semi_supervised_gumbel",
     "SigmoidBeliefNet": "ravine.recipes.sigmoid_belief_net",
     "Stage": "ravine.train",
     "StructuredPrediction": "ravine.recipes.structured_prediction",
+    "UnsupervisedForwardForward": "ravine.recipes.forward_forward",
     "VAE": "ravine.recipes.vae",
     "VariationalFactorAnalysis": "ravine.recipes.factor_analysis",
     "anomalies": "ravine.anomalies",
