@@ -21,6 +21,7 @@ from ravine.latent_layers import LatentLayer
 from ravine.models.boltzmann import Drawn
 from ravine.models.coupled import AssociativeMemory
 from ravine.models.families import Diagonal, Full, Given
+from ravine.models.forward_forward import SoftmaxReadOut
 from ravine.network_classifier import NetworkClassifier
 from ravine.registry import recipe, recipes
 
@@ -55,6 +56,11 @@ RECIPES = {
     "CoupledClassifier": rv.CoupledClassifier(
         steps=3, layers=(3,), top=AssociativeMemory(2), sweeps=2, particles=3, **BITS
     ),
+    "ForwardForward": rv.ForwardForward(layers=(8,), steps=300, rate=1e-2),
+    "UnsupervisedForwardForward": rv.UnsupervisedForwardForward(
+        layers=(8,), steps=300, rate=1e-2, read_out=SoftmaxReadOut(0)
+    ),
+    "RecurrentForwardForward": rv.RecurrentForwardForward(layers=(8, 4), steps=300, rate=1e-2),
     "EnergyBased": rv.EnergyBased(steps=3, hidden=(4,), sweeps=2, particles=3, evidence=Normalised(AIS(5, 4), 5, 2)),
     "EnergyClassifier": rv.EnergyClassifier(
         steps=3, hidden=(4,), sweeps=2, particles=3, evidence=Normalised(AIS(5, 4), 5, 2)
@@ -91,6 +97,9 @@ EXPECTED_FAILURES = {
     "DeepBeliefClassifier": {WEIGHTS: BATCHES},
     "CoupledNetwork": {WEIGHTS: BATCHES},
     "CoupledClassifier": {WEIGHTS: BATCHES},
+    "ForwardForward": {WEIGHTS: BATCHES},
+    "UnsupervisedForwardForward": {WEIGHTS: BATCHES},
+    "RecurrentForwardForward": {WEIGHTS: BATCHES},
     "EnergyBased": {},
     "EnergyClassifier": {WEIGHTS: BATCHES},
     "GaussianMixture": {WEIGHTS: "the rows that found the components are drawn from another list"},
