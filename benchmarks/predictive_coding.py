@@ -26,7 +26,7 @@ from ravine.fitting import staged
 from ravine.labels import told
 from ravine.models.predictive_coding import PredictiveNet
 from ravine.objectives import Energy
-from ravine.recipes._predictive_coding import PredictiveCodingClassifier
+from ravine.recipes.predictive_coding import PredictiveCodingClassifier
 from ravine.recognisers import AbstractSettling, FixedPredictions, GradientSettling
 from ravine.train import train
 

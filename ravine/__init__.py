@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from ravine.recipes.learning_to_explain import LearningToExplain as LearningToExplain
     from ravine.recipes.miwae import MIWAE as MIWAE
     from ravine.recipes.mixed_factor_analysis import MixedFactorAnalysis as MixedFactorAnalysis
+    from ravine.recipes.predictive_coding import PredictiveCoding as PredictiveCoding
+    from ravine.recipes.predictive_coding import PredictiveCodingClassifier as PredictiveCodingClassifier
     from ravine.recipes.product_of_experts import ProductOfExpertsClassifier as ProductOfExpertsClassifier
     from ravine.recipes.rbm import RBM as RBM
     from ravine.recipes.semi_supervised_gumbel import SemiSupervisedGumbel as SemiSupervisedGumbel
@@ -88,6 +90,8 @@ _HOMES = {
     "LogLikelihood": "ravine.core",
     "MIWAE": "ravine.recipes.miwae",
     "MixedFactorAnalysis": "ravine.recipes.mixed_factor_analysis",
+    "PredictiveCoding": "ravine.recipes.predictive_coding",
+    "PredictiveCodingClassifier": "ravine.recipes.predictive_coding",
     "ProductOfExpertsClassifier": "ravine.recipes.product_of_experts",
     "RBM": "ravine.recipes.rbm",
     "Row": "ravine.core",

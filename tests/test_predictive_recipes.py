@@ -12,7 +12,7 @@ from sklearn.base import clone
 
 from ravine.evidence import AroundSettled
 from ravine.models.errors import UnitErrors, WeightedErrors
-from ravine.recipes._predictive_coding import PredictiveCoding, PredictiveCodingClassifier
+from ravine.recipes.predictive_coding import PredictiveCoding, PredictiveCodingClassifier
 from ravine.recognisers import AbstractSettling, FixedPredictions, GradientSettling, IncrementalSettling
 from ravine.rules import Incremental
 

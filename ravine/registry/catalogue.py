@@ -40,6 +40,8 @@ RECIPES: Mapping[str, tuple[str, str]] = {
     "latent-tree-classifier": ("ravine.recipes.latent_tree", "LatentTreeClassifier"),
     "miwae": ("ravine.recipes.miwae", "MIWAE"),
     "mixed-factor-analysis": ("ravine.recipes.mixed_factor_analysis", "MixedFactorAnalysis"),
+    "predictive-coding": ("ravine.recipes.predictive_coding", "PredictiveCoding"),
+    "predictive-coding-classifier": ("ravine.recipes.predictive_coding", "PredictiveCodingClassifier"),
     "rbm": ("ravine.recipes.rbm", "RBM"),
     "recurrent-forward-forward": ("ravine.recipes.forward_forward", "RecurrentForwardForward"),
     "semi-supervised-gumbel": ("ravine.recipes.semi_supervised_gumbel", "SemiSupervisedGumbel"),
