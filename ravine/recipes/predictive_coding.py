@@ -77,8 +77,8 @@ class PredictiveCodingClassifier(NetworkClassifier):
     activation : of these, where the next layer reads them.
     settling : ``GradientSettling(steps, rate)``; ``IncrementalSettling(steps, rate)``, during which weights learn;
         ``FixedPredictions(steps)``, which with as many steps as hidden layers is back-propagation.
-    stiffness : precision of the hidden layers; the higher, the less they leave the forward pass, and the nearer learning
-        is to back-propagation. Times the rate of settling it must stay below 2.
+    stiffness : precision of the hidden layers; the higher, the less they leave the forward pass, and the nearer
+        learning is to back-propagation. Times the rate of settling it must stay below 2.
     errors : of the label: ``ClassErrors()``, or ``UnitErrors()`` for squares.
     rate : step size of Adam, a number or a schedule.
     batch_size, steps : rows per step, and the number of steps at most.
