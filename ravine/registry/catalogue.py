@@ -62,6 +62,7 @@ STUDIES: Mapping[str, str] = {
     "disentangled": "ravine.studies.disentangled",
     "experts": "ravine.studies.experts",
     "few-labels": "ravine.studies.few_labels",
+    "local-learning": "ravine.studies.local_learning",
     "one-bit": "ravine.studies.one_bit",
     "prototypes": "ravine.studies.prototypes",
 }  # no models; `ravine reproduce` runs them
