@@ -43,7 +43,7 @@ NGC_LEARN = "ngc-learn, demonstration 3: a net of the same size with batches of 
 NO_NUMBER = "no source that we know of reports log p(x) of such a model"
 LONG: dict[str, Any] = {"steps": 6_000, "rate": Linear(1e-3, 0.0, 6_000.0), "batch_size": 256, "validation": 0.0}
 WAYS: dict[str, dict[str, Any]] = {
-    "small": {"settling": GradientSettling(20, 0.005), "stiffness": 30.0},
+    "small": {"settling": GradientSettling(20, 0.003), "stiffness": 10.0},
     "small-back-propagated": {"settling": FixedPredictions(2)},
 }
 
@@ -78,7 +78,8 @@ class PredictiveCodingClassifier(NetworkClassifier):
     settling : ``GradientSettling(steps, rate)``; ``IncrementalSettling(steps, rate)``, during which weights learn;
         ``FixedPredictions(steps)``, which with as many steps as hidden layers is back-propagation.
     stiffness : precision of the hidden layers; the higher, the less they leave the forward pass, and the nearer
-        learning is to back-propagation. Times the rate of settling it must stay below 2.
+        learning is to back-propagation. Settling runs away where it, times the rate of settling, times 1 and the square
+        of the largest singular value of the weights, is above 2; weights grow while they learn.
     errors : of the label: ``ClassErrors()``, or ``UnitErrors()`` for squares.
     rate : step size of Adam, a number or a schedule.
     batch_size, steps : rows per step, and the number of steps at most.
@@ -94,7 +95,7 @@ class PredictiveCodingClassifier(NetworkClassifier):
 
     hidden: tuple[int, ...] = (500, 500)
     activation: Callable = relu
-    settling: AbstractSettling = GradientSettling(20, 0.1)
+    settling: AbstractSettling = GradientSettling(20, 0.03)
     stiffness: float = 1.0
     errors: AbstractErrors = ClassErrors()
     rate: float | AbstractSchedule = 1e-3
