@@ -30,7 +30,6 @@ from ravine.models.neural_coding import (
     NeuralCoder,
     Separate,
     SlopedTranspose,
-    neural_coder,
 )
 from ravine.nets import identity
 from ravine.objectives import Hebbian
@@ -51,7 +50,7 @@ def wired(name: str) -> NeuralCircuit:
 
 def coder(name: str = "t1", settling=None, spread: float = 0.7, seed: int = 0) -> NeuralCoder:
     how = settling or NeuralSettling(20, 0.1, 1e-3, MEMBERS[name].sparsity)
-    return neural_coder(wired(name), WIDTHS, (Diagonal(), 2), how, spread, key=jr.key(seed))
+    return wired(name)(WIDTHS, (Diagonal(), 2), how, spread, key=jr.key(seed))
 
 
 def placed(seed: int = 1) -> tuple[jax.Array, ...]:
@@ -243,7 +242,7 @@ def test_rows_are_predicted_from_the_top_down():
 @pytest.mark.usefixtures("x64")
 def test_the_law_of_rows_is_normalised_and_sampled_around_the_settled_top():
     """One top cell: log p of all 8 rows by quadrature, which add up to 1; the estimate agrees, from below."""
-    model = with_top(neural_coder(T1, (3, 2, 1), (Diagonal(), 2), NeuralSettling(30), 1.5, key=jr.key(2)))
+    model = with_top(T1((3, 2, 1), (Diagonal(), 2), NeuralSettling(30), 1.5, key=jr.key(2)))
     rows = jnp.asarray([[a, b, c] for a in (0.0, 1.0) for b in (0.0, 1.0) for c in (0.0, 1.0)])
     grid = jnp.linspace(-10, 12, 4_001)
     joint = jax.vmap(lambda x: jax.vmap(lambda z: model.log_joint(z[None], Row(x)))(grid))(rows)

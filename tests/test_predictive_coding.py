@@ -323,12 +323,12 @@ def value_of(name: str) -> jnp.ndarray:
 def test_an_energy_is_minus_a_log_density(name):
     errors, value, at = ERRORS[name](), value_of(name), jnp.asarray(PLACE)
     constant = 1.5 * np.log(2 * np.pi) if name in REAL else 0.0
-    assert np.isclose(errors.energy(value, at), -errors.law(at).log_prob(value) - constant, atol=1e-12)
+    assert np.isclose(errors(value, at), -errors.law(at).log_prob(value) - constant, atol=1e-12)
     mask = jnp.asarray([True, False, True])
     cells = jnp.asarray(np.where(mask, value, np.nan)) if name != "classes" else value
     constant = np.log(2 * np.pi) if name in REAL else 0.0
-    assert np.isclose(errors.energy(cells, at, mask), -errors.law(at).log_prob(value, mask) - constant, atol=1e-12)
-    assert np.isfinite(jax.grad(lambda p: errors.energy(cells, p, mask))(at)).all()
+    assert np.isclose(errors(cells, at, mask), -errors.law(at).log_prob(value, mask) - constant, atol=1e-12)
+    assert np.isfinite(jax.grad(lambda p: errors(cells, p, mask))(at)).all()
 
 
 @pytest.mark.usefixtures("x64")
@@ -340,7 +340,7 @@ def test_the_curvature_is_the_second_derivative(name):
             with pytest.raises(ValueError, match="expected complete cells"):
                 errors.curved(jnp.eye(3), at, mask)
             continue
-        want = jax.hessian(lambda p, mask=mask: errors.energy(value, p, mask))(at)
+        want = jax.hessian(lambda p, mask=mask: errors(value, p, mask))(at)
         assert np.allclose(errors.curved(jnp.eye(3), at, mask), want, atol=1e-12)
 
 
@@ -348,7 +348,7 @@ def test_the_curvature_is_the_second_derivative(name):
 @pytest.mark.parametrize("name", REAL)
 def test_weighing_is_the_slope_and_moving_undoes_it(name):
     errors, e = ERRORS[name](), jnp.asarray(PLACE)
-    assert np.allclose(errors.weighted(e), jax.grad(lambda v: errors.energy(v, jnp.zeros(3)))(e), atol=1e-12)
+    assert np.allclose(errors.weighted(e), jax.grad(lambda v: errors(v, jnp.zeros(3)))(e), atol=1e-12)
     assert np.allclose(errors.moved(errors.weighted(e)), e, atol=1e-12)
 
 

@@ -31,7 +31,7 @@ class AbstractErrors(eqx.Module):
     """How a layer is compared with its prediction."""
 
     @abc.abstractmethod
-    def energy(self, value: Array, prediction: Vector, mask: Array | None = None) -> Scalar:
+    def __call__(self, value: Array, prediction: Vector, mask: Array | None = None) -> Scalar:
         """What the error costs, in nats up to a constant; cells with ``mask=False`` cost nothing."""
 
     @abc.abstractmethod
@@ -65,7 +65,7 @@ class AbstractDiagonalErrors(AbstractRealErrors):
     def log_precision(self, like: Vector) -> Vector:
         """Log of the precision of each cell, in the shape of ``like``."""
 
-    def energy(self, value: Array, prediction: Vector, mask: Array | None = None) -> Scalar:
+    def __call__(self, value: Array, prediction: Vector, mask: Array | None = None) -> Scalar:
         log_precision = self.log_precision(prediction)
         error = filled(value, mask, prediction) - prediction
         return total(0.5 * jnp.exp(log_precision) * error**2 - 0.5 * log_precision, mask)
@@ -89,7 +89,7 @@ class UnitErrors(AbstractDiagonalErrors):
 
     Examples
     --------
-    >>> float(UnitErrors().energy(jnp.array([1.0, 2.0]), jnp.zeros(2)))
+    >>> float(UnitErrors()(jnp.array([1.0, 2.0]), jnp.zeros(2)))
     2.5
     """
 
@@ -102,7 +102,7 @@ class WeightedErrors(AbstractDiagonalErrors):
 
     Examples
     --------
-    >>> round(float(WeightedErrors(4.0).energy(jnp.ones(1), jnp.zeros(1))), 4)  # 2 - log(4) / 2
+    >>> round(float(WeightedErrors(4.0)(jnp.ones(1), jnp.zeros(1))), 4)  # 2 - log(4) / 2
     1.3069
     """
 
@@ -124,7 +124,7 @@ class LearnedErrors(AbstractDiagonalErrors):
 
     Examples
     --------
-    >>> float(LearnedErrors(jnp.zeros(2)).energy(jnp.array([1.0, 2.0]), jnp.zeros(2)))
+    >>> float(LearnedErrors(jnp.zeros(2))(jnp.array([1.0, 2.0]), jnp.zeros(2)))
     2.5
     """
 
@@ -150,7 +150,7 @@ class CorrelatedErrors(AbstractRealErrors):
 
     root: Float[Array, "cells cells"]
 
-    def energy(self, value: Array, prediction: Vector, mask: Array | None = None) -> Scalar:
+    def __call__(self, value: Array, prediction: Vector, mask: Array | None = None) -> Scalar:
         error = filled(value, mask, prediction) - prediction
         if mask is not None:
             return -self.law(prediction).log_prob(value, mask) - 0.5 * jnp.sum(mask) * jnp.log(2 * jnp.pi)
@@ -183,11 +183,11 @@ class BitErrors(AbstractErrors):
 
     Examples
     --------
-    >>> round(float(BitErrors().energy(jnp.array([1.0, 0.0]), jnp.zeros(2))), 4)
+    >>> round(float(BitErrors()(jnp.array([1.0, 0.0]), jnp.zeros(2))), 4)
     1.3863
     """
 
-    def energy(self, value: Array, prediction: Vector, mask: Array | None = None) -> Scalar:
+    def __call__(self, value: Array, prediction: Vector, mask: Array | None = None) -> Scalar:
         return -Bernoulli(prediction).log_prob(value, mask)
 
     def law(self, prediction: Vector) -> Bernoulli:
@@ -203,11 +203,11 @@ class ClassErrors(AbstractErrors):
 
     Examples
     --------
-    >>> round(float(ClassErrors().energy(jnp.array([1.0, 0.0]), jnp.zeros(2))), 4)
+    >>> round(float(ClassErrors()(jnp.array([1.0, 0.0]), jnp.zeros(2))), 4)
     0.6931
     """
 
-    def energy(self, value: Array, prediction: Vector, mask: Array | None = None) -> Scalar:
+    def __call__(self, value: Array, prediction: Vector, mask: Array | None = None) -> Scalar:
         return -OneHot(prediction).log_prob(value, mask)
 
     def law(self, prediction: Vector) -> OneHot:

@@ -159,6 +159,35 @@ class NeuralCircuit(eqx.Module):
     skips: bool = eqx.field(static=True, default=False)
     sparsity: float = eqx.field(static=True, default=0.0)
 
+    def __call__(
+        self,
+        widths: tuple[int, ...],
+        mixture: tuple[AbstractFamily, int],
+        settling: AbstractInference,
+        spread: float = 0.05,
+        *,
+        key: PRNGKeyArray,
+    ) -> NeuralCoder:
+        """A net of bits with small random weights; what is on top is no law of anything yet.
+
+        Parameters
+        ----------
+        widths : of the row and of each layer, the lowest first.
+        mixture : the family of the law of the top layer, and how many components it has.
+        settling : how the cells settle.
+        spread : standard deviation of all weights.
+        """
+        links, leaps, back, roots = jr.split(key, 4)
+        pairs, far = zip(widths[:-1], widths[1:], strict=True), zip(widths[:-2], widths[2:], strict=True)
+        weights = _normal(list(pairs), spread, links)
+        skips = _normal(list(far), spread, leaps) if self.skips else ()
+        wired = eqx.tree_at(lambda c: c.feedback, self, self.feedback.sized(weights, spread, key=back))
+        keys = jr.split(roots, len(widths))
+        errors = tuple(_errors(self, n, k) for n, k in zip(widths[1:-1], keys, strict=False))
+        blank = Row(jnp.zeros((2, widths[-1])), weight=jnp.ones(2))
+        top = Mixture(jnp.zeros(mixture[1]), mixture[0](blank, mixture[1]))
+        return NeuralCoder(wired, weights, skips, errors, BitErrors(), Fixed(top), settling)
+
 
 class NeuralCoder(AbstractDirected):
     """Layers of cells, the lowest first, and a law of the top one.
@@ -212,13 +241,13 @@ class NeuralCoder(AbstractDirected):
         """What all errors cost together, in nats up to a constant."""
         z = latent[::-1]
         bottom, *hidden = self.predictions(z)
-        costs = (errors.energy(at, mu) for errors, at, mu in zip(self.errors, z[:-1], hidden, strict=True))
-        return sum(costs, self.end.energy(row.x, bottom, row.mask))
+        costs = (errors(at, mu) for errors, at, mu in zip(self.errors, z[:-1], hidden, strict=True))
+        return sum(costs, self.end(row.x, bottom, row.mask))
 
     def error_cells(self, z: States, row: Row) -> States:
         """The weighted error of each layer but the top, from the row up; missing cells have none."""
         bottom, *hidden = self.predictions(z)
-        first = -jax.grad(lambda mu: self.end.energy(row.x, mu, row.mask))(bottom)
+        first = -jax.grad(lambda mu: self.end(row.x, mu, row.mask))(bottom)
         return (first, *(err.weighted(at - mu) for err, at, mu in zip(self.errors, z[:-1], hidden, strict=True)))
 
     def pressure(self, z: States, row: Row) -> States:
@@ -239,7 +268,7 @@ class NeuralCoder(AbstractDirected):
         told = [-e @ arrived for e, arrived in zip(errors, self.inputs(z), strict=True)]
         activities = [self.circuit.activation(layer) for layer in z]
         told += [self.circuit.feedback.lesson(i, e, a) for i, (e, a) in enumerate(zip(errors, activities, strict=True))]
-        told += [err.energy(at, mu) for err, at, mu in zip(self.errors, z[:-1], mus[1:], strict=True)]
+        told += [err(at, mu) for err, at, mu in zip(self.errors, z[:-1], mus[1:], strict=True)]
         return sum(told, jnp.zeros(()))
 
     def active(self, row: Row) -> Float[Array, " layers"]:
@@ -296,36 +325,6 @@ def _precision(law: Any) -> Float[Array, "n n"]:
         return jnp.diag(law.scale**-2)
     root = jax.scipy.linalg.solve_triangular(law.lower(), jnp.eye(len(law.location)), lower=True)
     return root.T @ root
-
-
-def neural_coder(
-    circuit: NeuralCircuit,
-    widths: tuple[int, ...],
-    mixture: tuple[AbstractFamily, int],
-    settling: AbstractInference,
-    spread: float = 0.05,
-    *,
-    key: PRNGKeyArray,
-) -> NeuralCoder:
-    """A net of bits with small random weights; what is on top is no law of anything yet.
-
-    Parameters
-    ----------
-    widths : of the row and of each layer, the lowest first.
-    mixture : the family of the law of the top layer, and how many components it has.
-    spread : standard deviation of all weights.
-    """
-    links, leaps, back, roots = jr.split(key, 4)
-    pairs, far = zip(widths[:-1], widths[1:], strict=True), zip(widths[:-2], widths[2:], strict=True)
-    weights = _normal(list(pairs), spread, links)
-    skips = _normal(list(far), spread, leaps) if circuit.skips else ()
-    feedback = circuit.feedback.sized(weights, spread, key=back)
-    keys = jr.split(roots, len(widths))
-    errors = tuple(_errors(circuit, n, k) for n, k in zip(widths[1:-1], keys, strict=False))
-    blank = Row(jnp.zeros((2, widths[-1])), weight=jnp.ones(2))
-    top = Mixture(jnp.zeros(mixture[1]), mixture[0](blank, mixture[1]))
-    circuit = eqx.tree_at(lambda c: c.feedback, circuit, feedback)
-    return NeuralCoder(circuit, weights, skips, errors, BitErrors(), Fixed(top), settling)
 
 
 def _normal(shapes: list[tuple[int, int]], spread: float, key: PRNGKeyArray) -> tuple[Array, ...]:

@@ -61,8 +61,8 @@ class Held(eqx.Module):
         """What the errors of these values cost, in nats up to a constant."""
         *inner, last = self.errors
         free = zip(inner, values, predictions, strict=False)
-        costs = [errors.energy(value, prediction) for errors, value, prediction in free]
-        return sum(costs, last.energy(self.end, predictions[-1], self.mask))
+        costs = [errors(value, prediction) for errors, value, prediction in free]
+        return sum(costs, last(self.end, predictions[-1], self.mask))
 
     def energy(self, z: States) -> Scalar:
         """F of the free layers."""

@@ -29,7 +29,6 @@ from ravine.models.neural_coding import (
     Separate,
     SlopedTranspose,
     Transpose,
-    neural_coder,
 )
 from ravine.nets import identity, relu, tanh
 from ravine.objectives import Hebbian
@@ -102,7 +101,7 @@ class NeuralGenerativeCoding(Firing, SettlingModel):
         """A net sized for the data."""
         settling = NeuralSettling(self.settling_steps, self.settling_rate, self.leak, self.circuit.sparsity)
         widths = (schema.width, *self.hidden)
-        return neural_coder(self.circuit, widths, (self.covariance, self.components), settling, key=key)
+        return self.circuit(widths, (self.covariance, self.components), settling, key=key)
 
     def stages(self, rows: int) -> list[Stage]:
         """Hebbian learning, and then the law of the top layer."""
