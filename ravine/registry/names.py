@@ -26,6 +26,7 @@ PARTS: tuple[tuple[str, str | None], ...] = (
     ("ravine.models.boltzmann", "AbstractFill"),
     ("ravine.models.coupled", "AbstractOnTop"),
     ("ravine.models.coupled", "Maps"),
+    ("ravine.models.errors", "AbstractErrors"),
     ("ravine.models.families", "AbstractFamily"),
     ("ravine.models.families", "AbstractStart"),
     ("ravine.models.labelled_energy", "AbstractLabelContrast"),
@@ -38,6 +39,7 @@ PARTS: tuple[tuple[str, str | None], ...] = (
     ("ravine.models.units", "AbstractUnits"),
     ("ravine.objectives", None),
     ("ravine.recognisers.exact", "AbstractInference"),
+    ("ravine.recognisers.settling", "AbstractSettling"),
     ("ravine.rules", None),
 )
 
