@@ -66,6 +66,14 @@ def real_errors(precision: float) -> AbstractRealErrors:
     return UnitErrors() if precision == 1 else WeightedErrors(precision)
 
 
+def first_guess(
+    wanted: bool, schema: Schema, widths: tuple[int, ...], activation: Callable, *, key: PRNGKeyArray
+) -> UpwardGuess | None:
+    """A net from a row, its missing cells filled with their means, to where all layers may settle; None unless wanted."""
+    read = Filled(Fixed(jnp.asarray(schema.base)))
+    return UpwardGuess(read, potentials(widths, activation, key=key)) if wanted else None
+
+
 class PredictiveCodingClassifier(NetworkClassifier):
     """A net from rows to labels that learns from where its hidden layers settle when both ends are held.
 
@@ -168,9 +176,9 @@ class PredictiveCoding(SettlingModel):
         base = schema.link().start(jnp.asarray(schema.base))[: schema.width]
         links = potentials(widths, self.activation, key=down, bias=base)
         free = (UnitErrors(), *(real_errors(self.stiffness) for _ in self.hidden))
-        guess = UpwardGuess(Filled(Fixed(jnp.asarray(schema.base))), potentials(widths[::-1], self.activation, key=up))
+        guess = first_guess(self.hybrid, schema, widths[::-1], self.activation, key=up)
         top = Fixed(jnp.zeros(self.latents))
-        return PredictiveGenerator(top, links, (*free, errors), self.settling, guess if self.hybrid else None)
+        return PredictiveGenerator(top, links, (*free, errors), self.settling, guess)
 
     def stages(self, rows: int) -> list[Stage]:
         """One stage of minibatch descent."""
