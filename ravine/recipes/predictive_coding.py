@@ -69,7 +69,7 @@ def real_errors(precision: float) -> AbstractRealErrors:
 def first_guess(
     wanted: bool, schema: Schema, widths: tuple[int, ...], activation: Callable, *, key: PRNGKeyArray
 ) -> UpwardGuess | None:
-    """A net from a row, its missing cells filled with their means, to where all layers may settle; None unless wanted."""
+    """From a row, its missing cells filled with their means, to where all layers may settle; None unless wanted."""
     read = Filled(Fixed(jnp.asarray(schema.base)))
     return UpwardGuess(read, potentials(widths, activation, key=key)) if wanted else None
 
