@@ -28,7 +28,7 @@ from ravine.core import Row
 from ravine.data import load_dataset
 from ravine.data.rectangles import rectangles
 from ravine.objectives import Denoising, Masking, Reconstruction
-from ravine.recipes._stacked_denoising import DenoisingAutoencoder, StackedDenoising
+from ravine.recipes.stacked_denoising import DenoisingAutoencoder, StackedDenoising
 
 RESULTS = Path(__file__).parent / "results" / "denoising"
 ROWS, FRESH = (1_200, 10_000), 5_000

@@ -40,7 +40,7 @@ from ravine.data import ArraySource, Schema, load_dataset
 from ravine.fitting import staged
 from ravine.labels import told
 from ravine.objectives.goodness import AbstractOthers, Layered, LocalGoodness, Pair, WrongLabel
-from ravine.recipes._forward_forward import ForwardForward
+from ravine.recipes.forward_forward import ForwardForward
 from ravine.train import train
 
 BATCH, RATE, CLASSES = 100, 5e-4, 10

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from ravine.recipes.energy_based import EnergyClassifier as EnergyClassifier
     from ravine.recipes.factor_analysis import FactorAnalysis as FactorAnalysis
     from ravine.recipes.factor_analysis import VariationalFactorAnalysis as VariationalFactorAnalysis
+    from ravine.recipes.forward_forward import ForwardForward as ForwardForward
+    from ravine.recipes.forward_forward import RecurrentForwardForward as RecurrentForwardForward
+    from ravine.recipes.forward_forward import UnsupervisedForwardForward as UnsupervisedForwardForward
     from ravine.recipes.gaussian_mixture import GaussianMixture as GaussianMixture
     from ravine.recipes.gaussian_rbm import GaussianRBM as GaussianRBM
     from ravine.recipes.gumbel_vae import GumbelVAE as GumbelVAE
@@ -46,12 +49,15 @@ if TYPE_CHECKING:
     from ravine.recipes.learning_to_explain import LearningToExplain as LearningToExplain
     from ravine.recipes.miwae import MIWAE as MIWAE
     from ravine.recipes.mixed_factor_analysis import MixedFactorAnalysis as MixedFactorAnalysis
+    from ravine.recipes.neural_generative_coding import NeuralGenerativeCoding as NeuralGenerativeCoding
     from ravine.recipes.predictive_coding import PredictiveCoding as PredictiveCoding
     from ravine.recipes.predictive_coding import PredictiveCodingClassifier as PredictiveCodingClassifier
     from ravine.recipes.product_of_experts import ProductOfExpertsClassifier as ProductOfExpertsClassifier
     from ravine.recipes.rbm import RBM as RBM
     from ravine.recipes.semi_supervised_gumbel import SemiSupervisedGumbel as SemiSupervisedGumbel
     from ravine.recipes.sigmoid_belief_net import SigmoidBeliefNet as SigmoidBeliefNet
+    from ravine.recipes.stacked_denoising import DenoisingAutoencoder as DenoisingAutoencoder
+    from ravine.recipes.stacked_denoising import StackedDenoising as StackedDenoising
     from ravine.recipes.structured_prediction import StructuredPrediction as StructuredPrediction
     from ravine.recipes.vae import VAE as VAE
     from ravine.registry import load as load
@@ -68,11 +74,13 @@ _HOMES = {
     "DeepBeliefClassifier": "ravine.recipes.deep_belief_net",
     "DeepBeliefNet": "ravine.recipes.deep_belief_net",
     "DeepBoltzmannMachine": "ravine.recipes.deep_boltzmann_machine",
+    "DenoisingAutoencoder": "ravine.recipes.stacked_denoising",
     "DisentangledRBM": "ravine.recipes.disentangled_rbm",
     "EnergyBased": "ravine.recipes.energy_based",
     "EnergyClassifier": "ravine.recipes.energy_based",
     "Evaluation": "ravine.evaluation",
     "FactorAnalysis": "ravine.recipes.factor_analysis",
+    "ForwardForward": "ravine.recipes.forward_forward",
     "GaussianMixture": "ravine.recipes.gaussian_mixture",
     "GaussianRBM": "ravine.recipes.gaussian_rbm",
     "GumbelVAE": "ravine.recipes.gumbel_vae",
@@ -86,16 +94,20 @@ _HOMES = {
     "LogLikelihood": "ravine.core",
     "MIWAE": "ravine.recipes.miwae",
     "MixedFactorAnalysis": "ravine.recipes.mixed_factor_analysis",
+    "NeuralGenerativeCoding": "ravine.recipes.neural_generative_coding",
     "PredictiveCoding": "ravine.recipes.predictive_coding",
     "PredictiveCodingClassifier": "ravine.recipes.predictive_coding",
     "ProductOfExpertsClassifier": "ravine.recipes.product_of_experts",
     "RBM": "ravine.recipes.rbm",
     "Row": "ravine.core",
     "Schema": "ravine.data",
+    "RecurrentForwardForward": "ravine.recipes.forward_forward",
     "SemiSupervisedGumbel": "ravine.recipes.semi_supervised_gumbel",
     "SigmoidBeliefNet": "ravine.recipes.sigmoid_belief_net",
     "Stage": "ravine.train",
+    "StackedDenoising": "ravine.recipes.stacked_denoising",
     "StructuredPrediction": "ravine.recipes.structured_prediction",
+    "UnsupervisedForwardForward": "ravine.recipes.forward_forward",
     "VAE": "ravine.recipes.vae",
     "VariationalFactorAnalysis": "ravine.recipes.factor_analysis",
     "anomalies": "ravine.anomalies",

@@ -44,7 +44,7 @@ from ravine.models.goodness import (
 )
 from ravine.nets._init import linear
 from ravine.objectives.goodness import Hybrids, LikelyWrongLabel, LocalGoodness, WrongLabel, blurred
-from ravine.recipes._forward_forward import ForwardForward, RecurrentForwardForward, UnsupervisedForwardForward
+from ravine.recipes.forward_forward import ForwardForward, RecurrentForwardForward, UnsupervisedForwardForward
 
 CELLS, CLASSES = 6, 3
 

@@ -32,7 +32,7 @@ from ravine.models.sparse_coding import FISTA, AfterSteps, NonnegativeShrinkage
 from ravine.objectives import Denoising, GaussianNoise, LeastCost, Masking, Reconstruction, SaltAndPepper
 from ravine.recipes._contractive_autoencoder import ContractiveAutoencoder
 from ravine.recipes._sparse_coding import ATOMS, SparseCoding
-from ravine.recipes._stacked_denoising import DenoisingAutoencoder, StackedDenoising
+from ravine.recipes.stacked_denoising import DenoisingAutoencoder, StackedDenoising
 from ravine.registry import catalogue, parse
 from ravine.row_encoder import Encoding, RowEncoder
 from ravine.rules import MOD, Descend, gradient_descent

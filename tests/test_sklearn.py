@@ -21,7 +21,9 @@ from ravine.latent_layers import LatentLayer
 from ravine.models.boltzmann import Drawn
 from ravine.models.coupled import AssociativeMemory
 from ravine.models.families import Diagonal, Full, Given
+from ravine.models.forward_forward import SoftmaxReadOut
 from ravine.network_classifier import NetworkClassifier
+from ravine.recipes.neural_generative_coding import T1
 from ravine.recognisers import GradientSettling
 from ravine.registry import recipe, recipes
 
@@ -56,10 +58,19 @@ RECIPES = {
     "CoupledClassifier": rv.CoupledClassifier(
         steps=3, layers=(3,), top=AssociativeMemory(2), sweeps=2, particles=3, **BITS
     ),
+    "ForwardForward": rv.ForwardForward(layers=(8,), steps=300, rate=1e-2),
+    "UnsupervisedForwardForward": rv.UnsupervisedForwardForward(
+        layers=(8,), steps=300, rate=1e-2, read_out=SoftmaxReadOut(0)
+    ),
+    "RecurrentForwardForward": rv.RecurrentForwardForward(layers=(8, 4), steps=300, rate=1e-2),
     "PredictiveCodingClassifier": rv.PredictiveCodingClassifier(hidden=(8,), steps=300, rate=1e-2),
     "PredictiveCoding": rv.PredictiveCoding(
         latents=2, hidden=(3,), steps=3, settling=GradientSettling(3, 0.1), evidence=AroundSettled(3)
     ),
+    "NeuralGenerativeCoding": rv.NeuralGenerativeCoding(
+        hidden=(6, 6), circuit=T1, components=2, steps=3, settling_steps=3, evidence=AroundSettled(3), **BITS
+    ),
+    "StackedDenoising": rv.StackedDenoising(layers=(6,), steps=3, tuning=300, tuning_rate=1e-2, passes=2),
     "EnergyBased": rv.EnergyBased(steps=3, hidden=(4,), sweeps=2, particles=3, evidence=Normalised(AIS(5, 4), 5, 2)),
     "EnergyClassifier": rv.EnergyClassifier(
         steps=3, hidden=(4,), sweeps=2, particles=3, evidence=Normalised(AIS(5, 4), 5, 2)
@@ -96,8 +107,13 @@ EXPECTED_FAILURES = {
     "DeepBeliefClassifier": {WEIGHTS: BATCHES},
     "CoupledNetwork": {WEIGHTS: BATCHES},
     "CoupledClassifier": {WEIGHTS: BATCHES},
+    "ForwardForward": {WEIGHTS: BATCHES},
+    "UnsupervisedForwardForward": {WEIGHTS: BATCHES},
+    "RecurrentForwardForward": {WEIGHTS: BATCHES},
     "PredictiveCodingClassifier": {WEIGHTS: BATCHES},
     "PredictiveCoding": {WEIGHTS: BATCHES},
+    "NeuralGenerativeCoding": {WEIGHTS: BATCHES},
+    "StackedDenoising": {WEIGHTS: BATCHES},
     "EnergyBased": {},
     "EnergyClassifier": {WEIGHTS: BATCHES},
     "GaussianMixture": {WEIGHTS: "the rows that found the components are drawn from another list"},

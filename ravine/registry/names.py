@@ -26,7 +26,6 @@ PARTS: tuple[tuple[str, str | None], ...] = (
     ("ravine.models.boltzmann", "AbstractFill"),
     ("ravine.models.coupled", "AbstractOnTop"),
     ("ravine.models.coupled", "Maps"),
-    ("ravine.models.errors", "AbstractErrors"),
     ("ravine.models.families", "AbstractFamily"),
     ("ravine.models.families", "AbstractStart"),
     ("ravine.models.labelled_energy", "AbstractLabelContrast"),
@@ -39,7 +38,6 @@ PARTS: tuple[tuple[str, str | None], ...] = (
     ("ravine.models.units", "AbstractUnits"),
     ("ravine.objectives", None),
     ("ravine.recognisers.exact", "AbstractInference"),
-    ("ravine.recognisers.settling", "AbstractSettling"),
     ("ravine.rules", None),
 )
 

@@ -1,0 +1,133 @@
+"""Learning without a backward pass through all layers, side by side on the digits of MNIST.
+
+Errors and log-likelihoods are those that the trials of the recipes measured, and are read from their recorded results;
+what a step of learning costs is counted anew, on a batch of digits. The last columns say what each rule asks of a net
+of cells: that what a weight learns from is at its own layer; that the way back has weights of its own, or there is
+none; and that one phase is enough, in which a row comes as it is: no dreams, no rows with a wrong label.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+import ravine.recipes
+from ravine._check import require
+from ravine.core import Row
+from ravine.data import load_dataset
+from ravine.diagnose import step_cost
+from ravine.labelled import LabelledModel
+from ravine.network_classifier import NetworkClassifier
+from ravine.recipes.coupled_network import CoupledClassifier
+from ravine.recipes.forward_forward import ForwardForward
+from ravine.recipes.helmholtz_machine import HelmholtzMachine
+from ravine.recipes.predictive_coding import PredictiveCodingClassifier
+
+SCALES: Mapping[str, Mapping[str, Any]] = {"small": {"rows": 256}}
+RECORDED = Path(ravine.recipes.__file__).parent / "results"
+
+
+COSTS = ("operations", "bytes")
+ASKS = ("at its own layer", "no way back shared", "one phase")
+
+
+class Way(NamedTuple):
+    """A trial whose result is recorded, and what its rule asks of a net."""
+
+    made: type
+    name: str
+    scale: str
+    own_layer: bool
+    own_weights: bool
+    one_phase: bool
+
+
+WAYS = {
+    "errors sent back": Way(
+        PredictiveCodingClassifier, "predictive-coding-classifier", "small-back-propagated", False, False, True
+    ),
+    "predictive coding": Way(PredictiveCodingClassifier, "predictive-coding-classifier", "small", True, False, True),
+    "Forward-Forward, 2 x 500": Way(ForwardForward, "forward-forward", "small", True, True, False),
+    "Forward-Forward, 4 x 2000": Way(ForwardForward, "forward-forward", "paper", True, True, False),
+    "coupled, transposed": Way(CoupledClassifier, "coupled-classifier", "small", True, False, False),
+    "coupled, separate": Way(CoupledClassifier, "coupled-classifier", "small-separate", True, True, False),
+    "coupled, label sent back": Way(
+        CoupledClassifier, "coupled-classifier", "small-back-propagated", False, False, False
+    ),
+    "coupled, of maps": Way(CoupledClassifier, "coupled-classifier", "small-maps", True, False, False),
+    "wake-sleep": Way(HelmholtzMachine, "helmholtz-machine", "small-wake-sleep", True, True, False),
+    "reweighted wake-sleep": Way(HelmholtzMachine, "helmholtz-machine", "small", True, True, False),
+}
+HEADS = ["learning", "test error", "log p(x)", "operations a row", "bytes a row", "steps"]
+ASKS = ["at its own layer", "no shared way back", "one phase"]
+
+
+def found(seeds: Sequence[int], rows: int) -> dict[str, dict[str, Any]]:
+    """What the trial of each way measured; how many steps its stages have, and what one of them costs by the row."""
+    digits = load_dataset("mnist-grey")
+    assert digits.labels is not None
+    known = digits.train[:rows].reshape(rows, 28, 28), digits.labels[0][:rows]
+    return {name: _recorded(way) | {"stages": costs(way, known, seeds[0])} for name, way in WAYS.items()}
+
+
+def _recorded(way: Way) -> dict[str, Any]:
+    """The share of test rows that were told rightly, log p(x) with its standard error, where they were measured."""
+    path, command = RECORDED / f"{way.name}-{way.scale}.json", f"ravine reproduce {way.name} --scale {way.scale}"
+    require(path.exists(), path.name, "what a trial has measured", "no such file", f"run {command}")
+    result = json.loads(path.read_text(encoding="utf-8"))
+    measured = result["measured"]
+    share = measured.get("accuracy", result.get("accuracy", {}).get("measured"))
+    kept = {key: measured[key] for key in ("log_likelihood", "standard_error", "direction") if key in measured}
+    return {"accuracy": share, "seeds": len(measured["seeds"])} | kept
+
+
+def costs(way: Way, known: tuple[np.ndarray, np.ndarray], seed: int) -> list[dict[str, float]]:
+    """Steps of each stage of a trial, and what one of them costs by the row."""
+    fields = way.made.trials[way.scale].fields
+    told = (known[1],) if issubclass(way.made, NetworkClassifier | LabelledModel) else ()
+    begun = way.made(**fields | {"steps": 2, "progress": False, "random_state": seed}).fit(known[0], *told)
+    bits = (known[0] > known[0].max() / 2).astype(begun.precision).reshape(len(known[0]), *begun.schema_.shape)
+    made = []
+    for stage in way.made(**fields).stages(60_000):
+        n = stage.batch_size or len(bits)
+        batch = Row(jnp.asarray(bits[:n]), y=jnp.asarray(known[1][:n]), y_mask=jnp.ones(n, bool))
+        cost = step_cost(stage.rule, begun.model_, batch, key=jr.key(seed))
+        made.append({"steps": stage.steps, "operations": cost.operations_per_row, "bytes": cost.bytes_per_row})
+    return made
+
+
+def words(result: Mapping[str, Any]) -> str:
+    """A line for each way, as Markdown; the cost of a row is the mean over the steps of all stages."""
+    heads = ["learning", "test error", "nats", "operations a row", "bytes a row", "steps", *ASKS]
+    lines = [heads, ["---"] * len(heads)]
+    for name, one in result["found"].items():
+        error = "" if one["accuracy"] is None else f"{100 * (1 - one['accuracy']):.2f} %"
+        nats = f"{one['log_likelihood']:.2f} ± {one['standard_error']:.2f}" if "log_likelihood" in one else ""
+        steps = sum(stage["steps"] for stage in one["stages"])
+        means = [sum(stage["steps"] * stage[which] for stage in one["stages"]) / steps for which in COSTS]
+        asked = [
+            "yes" if kept else "no" for kept in (WAYS[name].own_layer, WAYS[name].own_weights, WAYS[name].one_phase)
+        ]
+        lines.append([name, error, nats, *(f"{mean:.2g}" for mean in means), f"{steps}", *asked])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def picture(result: Mapping[str, Any]) -> Any:
+    """Test error over the operations of the whole of learning. A matplotlib figure."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, one in result["found"].items():
+        if one["accuracy"] is not None:
+            work = sum(stage["steps"] * stage["operations"] for stage in one["stages"])
+            axes.plot(work, 100 * (1 - one["accuracy"]), "o")
+            axes.annotate(name, (work, 100 * (1 - one["accuracy"])), xytext=(5, 3), textcoords="offset points")
+    axes.set(xscale="log", xlabel="operations for each row of a batch, all steps", ylabel="test error, %")
+    return figure
