@@ -375,3 +375,10 @@ def test_real_digits_are_reconstructed_better_than_by_their_mean(name):
     nats = lambda p: -np.sum(test * np.log(p) + (1 - test) * np.log1p(-p), axis=1).mean()  # noqa: E731
     mean = np.broadcast_to(np.clip(train.mean(axis=0), 1e-3, 1 - 1e-3), test.shape)
     assert nats(np.clip(np.asarray(made, float), 1e-6, 1 - 1e-6)) < 0.8 * nats(mean)
+
+
+def test_layers_that_are_not_made_of_whole_groups_are_refused():
+    with pytest.raises(ValueError, match="hidden: expected a multiple of the 12 cells of a group, got 6; change it"):
+        NeuralGenerativeCoding(hidden=(6, 18)).fit(np.eye(4))
+    with pytest.raises(ValueError, match="hidden: expected a multiple of the 18 cells of a group, got 12"):
+        NeuralGenerativeCoding(hidden=(12, 12)).fit(np.eye(4))

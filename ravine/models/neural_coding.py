@@ -24,6 +24,7 @@ import jax.random as jr
 from jax.lax import stop_gradient
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from ravine._check import require
 from ravine._tree import Fixed, unfix
 from ravine.core import AbstractDirected, AbstractDistribution, AbstractInference, Row, Scalar
 from ravine.dist import Gaussian
@@ -132,6 +133,20 @@ class Competition(eqx.Module):
         together = jnp.broadcast_to(jnp.sum(grouped, axis=1, keepdims=True), grouped.shape).ravel()
         return self.inhibition * together - (self.inhibition + self.excitation) * activity
 
+    def divides(self, sizes: tuple[int, ...]) -> None:
+        """Refuse layers, the lowest first, that are not made of whole groups.
+
+        Raises
+        ------
+        ValueError
+            When a group does not divide its layer.
+        """
+        groups = (*(self.group for _ in sizes[1:]), self.top_group)
+        odd = [(n, group) for n, group in zip(sizes, groups, strict=True) if n % group]
+        n, group = odd[0] if odd else (0, 1)
+        do = "change it, or the groups of Competition(group, top_group)"
+        require(not odd, "hidden", f"a multiple of the {group} cells of a group", f"{n}", do)
+
     def matrix(self, cells: int, group: int) -> Float[Array, "cells cells"]:
         """V of a layer."""
         return jax.vmap(lambda e: self(e, group))(jnp.eye(cells))
@@ -176,7 +191,14 @@ class NeuralCircuit(eqx.Module):
         mixture : the family of the law of the top layer, and how many components it has.
         settling : how the cells settle.
         spread : standard deviation of all weights.
+
+        Raises
+        ------
+        ValueError
+            When groups of competing cells do not divide a layer.
         """
+        if self.competition is not None:
+            self.competition.divides(widths[1:])
         links, leaps, back, roots = jr.split(key, 4)
         pairs, far = zip(widths[:-1], widths[1:], strict=True), zip(widths[:-2], widths[2:], strict=True)
         weights = _normal(list(pairs), spread, links)
