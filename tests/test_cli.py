@@ -95,7 +95,8 @@ def test_list(shell):
     assert (status, err) == (0, "") and "gaussian-mixture" in out and "fa-tutorial" in out
     known = json.loads(shell("list", "--json")[1])
     assert set(known) == {"recipes", "data", "studies"}
-    assert list(known["studies"]) == ["bars-and-stripes", "disentangled", "experts", "one-bit"]
+    studies = ["bars-and-stripes", "disentangled", "experts", "few-labels", "one-bit", "prototypes"]
+    assert list(known["studies"]) == studies
     assert known["recipes"]["vae"].startswith("Variational auto-encoder.")
 
 
@@ -425,7 +426,7 @@ def test_reproduce_runs_a_study(shell, tmp_path, monkeypatch):
         (["info", "vea"], ["vae"]),
         (["fit"], ["RECIPE"]),
         (["fit", "vae"], ["DATA"]),
-        (["fit", "nope", "iris"], ["gaussian-mixture"]),
+        (["fit", "nope", "iris"], ["recipe", "ravine list", "nope"]),
         (["fit", "vae", "irsi"], ["iris"]),
         (["fit", "vae", "/absent.csv"], ["/absent.csv"]),
         (["fit", "vae", "iris", "extra"], ["extra"]),
