@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ravine.recipes.boltzmann_machine import BoltzmannMachine as BoltzmannMachine
     from ravine.recipes.classification_rbm import ClassificationRBM as ClassificationRBM
     from ravine.recipes.concrete_vae import ConcreteVAE as ConcreteVAE
+    from ravine.recipes.contractive_autoencoder import ContractiveAutoencoder as ContractiveAutoencoder
     from ravine.recipes.coupled_network import CoupledClassifier as CoupledClassifier
     from ravine.recipes.coupled_network import CoupledNetwork as CoupledNetwork
     from ravine.recipes.deep_belief_net import DeepBeliefClassifier as DeepBeliefClassifier
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from ravine.recipes.rbm import RBM as RBM
     from ravine.recipes.semi_supervised_gumbel import SemiSupervisedGumbel as SemiSupervisedGumbel
     from ravine.recipes.sigmoid_belief_net import SigmoidBeliefNet as SigmoidBeliefNet
+    from ravine.recipes.sparse_coding import SparseCoding as SparseCoding
     from ravine.recipes.stacked_denoising import DenoisingAutoencoder as DenoisingAutoencoder
     from ravine.recipes.stacked_denoising import StackedDenoising as StackedDenoising
     from ravine.recipes.structured_prediction import StructuredPrediction as StructuredPrediction
@@ -69,6 +71,7 @@ _HOMES = {
     "BoltzmannMachine": "ravine.recipes.boltzmann_machine",
     "ClassificationRBM": "ravine.recipes.classification_rbm",
     "ConcreteVAE": "ravine.recipes.concrete_vae",
+    "ContractiveAutoencoder": "ravine.recipes.contractive_autoencoder",
     "CoupledClassifier": "ravine.recipes.coupled_network",
     "CoupledNetwork": "ravine.recipes.coupled_network",
     "DeepBeliefClassifier": "ravine.recipes.deep_belief_net",
@@ -99,13 +102,14 @@ _HOMES = {
     "PredictiveCodingClassifier": "ravine.recipes.predictive_coding",
     "ProductOfExpertsClassifier": "ravine.recipes.product_of_experts",
     "RBM": "ravine.recipes.rbm",
+    "RecurrentForwardForward": "ravine.recipes.forward_forward",
     "Row": "ravine.core",
     "Schema": "ravine.data",
-    "RecurrentForwardForward": "ravine.recipes.forward_forward",
     "SemiSupervisedGumbel": "ravine.recipes.semi_supervised_gumbel",
     "SigmoidBeliefNet": "ravine.recipes.sigmoid_belief_net",
-    "Stage": "ravine.train",
+    "SparseCoding": "ravine.recipes.sparse_coding",
     "StackedDenoising": "ravine.recipes.stacked_denoising",
+    "Stage": "ravine.train",
     "StructuredPrediction": "ravine.recipes.structured_prediction",
     "UnsupervisedForwardForward": "ravine.recipes.forward_forward",
     "VAE": "ravine.recipes.vae",

@@ -1,11 +1,11 @@
-"""A mean log-likelihood, or a share of right classes, and everything needed to compare it with another."""
+"""A mean log-likelihood, a share of right classes or an error there and back, and all it takes to compare it."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from ravine.core import Direction, LogLikelihood
 from ravine.data import AnySchema
@@ -50,6 +50,49 @@ class Accuracy(NamedTuple):
     def __str__(self) -> str:
         number = f"{100 * self.accuracy:.2f} +- {100 * self.standard_error:.2f} % right"
         return f"{number} ({self.rows} rows; {self.treated})"
+
+
+class Faithfulness(NamedTuple):
+    """How near rows come back from their codes.
+
+    ``squared_error`` is the mean over rows of that of their observed cells, as the model reads them, and
+    ``standard_error`` its own. ``explained`` is R^2, the share of the squared distances from the means of the training
+    data that are gone.
+    """
+
+    squared_error: float
+    standard_error: float
+    explained: float
+    rows: int
+    treated: str
+    seed: int
+
+    def __str__(self) -> str:
+        number = f"{self.squared_error:.4g} +- {self.standard_error:.2g} squared error of a cell there and back"
+        return f"{number}, R^2 {self.explained:.3f} ({self.rows} rows; {self.treated})"
+
+
+def faithfulness(
+    away: Float[np.ndarray, "rows cells"], spread: Float[np.ndarray, "rows cells"], schema: AnySchema, seed: int
+) -> Faithfulness:
+    """Of how far cells come back from where they were, and how far these are from their means; NaN where missing.
+
+    Rows without an observed cell are left out.
+
+    Examples
+    --------
+    >>> from ravine.data import Schema
+    >>> away = np.array([[0.5, -0.5], [0.1, np.nan]])
+    >>> print(faithfulness(away, np.array([[1.0, 1.0], [-1.0, np.nan]]), Schema((2,), "real"), seed=0))
+    0.13 +- 0.12 squared error of a cell there and back, R^2 0.830 (2 rows; 2 real cells)
+    """
+    seen = ~np.isnan(away)
+    kept = seen.any(axis=1)
+    each = np.sum(away**2, axis=1, where=seen)[kept] / np.sum(seen, axis=1)[kept]
+    total = float(np.sum(spread**2, where=seen))
+    explained = 1 - float(np.sum(away**2, where=seen)) / max(total, np.finfo(float).tiny)
+    error = float(np.std(each, ddof=1) / len(each) ** 0.5) if len(each) > 1 else 0.0
+    return Faithfulness(float(np.mean(each)), error, explained, len(each), schema.describe(), seed)
 
 
 def accuracy(right: Bool[np.ndarray, " rows"], schema: AnySchema, seed: int) -> Accuracy:

@@ -27,6 +27,7 @@ from ravine.checkpoint import load_run
 from ravine.core import Row
 from ravine.data import ArraySource, Schema
 from ravine.data import rows as rows_of
+from ravine.evaluation import Faithfulness, faithfulness
 from ravine.fitting import Plan, fit, plan, split
 from ravine.learner import Learner, Saving
 from ravine.train import Subset
@@ -216,6 +217,33 @@ class RowEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, GivesBack, S
         """Every row there and back, by its code alone; in the units and the kind of X."""
         values = self._ready(X)
         return as_given(X, self._rows(self._codes(values)).astype(values.dtype))
+
+    def impute(self, X: Any) -> Any:
+        """Missing cells as the model gives them back from the others; an observed cell is never altered."""
+        values = self._ready(X)
+        return as_given(X, np.where(np.isnan(values), flattened(self.denoise(X)), values).astype(values.dtype))
+
+    def evaluate(self, X: Any) -> Faithfulness:
+        """How near rows come back from their codes alone, cell by cell as the model reads them.
+
+        Raises
+        ------
+        ValueError
+            One line: no cell is observed.
+        """
+        values = self._ready(X)
+        seen = ~np.isnan(values)
+        require(seen.any(), "X", "an observed cell", "none", "give rows to compare")
+        with precision(self.precision), highest_matmul():
+            row = self._row(values)
+            back = blockwise(_decoded, Row(jnp.asarray(self._codes(values))), self.model_)
+        cells, base = np.asarray(row.x, float).reshape(back.shape), np.asarray(self.schema_.base, float).ravel()
+        away, spread = (np.where(seen, made, np.nan) for made in (back - cells, cells - base))
+        return faithfulness(away, spread, self.schema_, self.seed_)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """The share of the squared distances from the means that is gone in rows there and back: R^2."""
+        return self.evaluate(X).explained
 
     def _codes(self, values: np.ndarray) -> np.ndarray:
         with precision(self.precision), highest_matmul():

@@ -22,10 +22,12 @@ from ravine.models.boltzmann import Drawn
 from ravine.models.coupled import AssociativeMemory
 from ravine.models.families import Diagonal, Full, Given
 from ravine.models.forward_forward import SoftmaxReadOut
+from ravine.models.sparse_coding import FISTA, AfterSteps
 from ravine.network_classifier import NetworkClassifier
 from ravine.recipes.neural_generative_coding import T1
 from ravine.recognisers import GradientSettling
 from ravine.registry import recipe, recipes
+from ravine.row_encoder import RowEncoder
 
 BITS = {"binarise": "threshold", "threshold": 0.5}
 # Recipes, as small as they come; those of `DEFAULT` are checked in every run, all of them by `make test-all`.
@@ -70,6 +72,9 @@ RECIPES = {
     "NeuralGenerativeCoding": rv.NeuralGenerativeCoding(
         hidden=(6, 6), circuit=T1, components=2, steps=3, settling_steps=3, evidence=AroundSettled(3), **BITS
     ),
+    "DenoisingAutoencoder": rv.DenoisingAutoencoder(layers=(3,), steps=3, passes=2),
+    "ContractiveAutoencoder": rv.ContractiveAutoencoder(layers=(3,), steps=3, passes=2),
+    "SparseCoding": rv.SparseCoding(atoms=3, steps=3, pursuit=FISTA(AfterSteps(5))),
     "StackedDenoising": rv.StackedDenoising(layers=(6,), steps=3, tuning=300, tuning_rate=1e-2, passes=2),
     "EnergyBased": rv.EnergyBased(steps=3, hidden=(4,), sweeps=2, particles=3, evidence=Normalised(AIS(5, 4), 5, 2)),
     "EnergyClassifier": rv.EnergyClassifier(
@@ -113,6 +118,9 @@ EXPECTED_FAILURES = {
     "PredictiveCodingClassifier": {WEIGHTS: BATCHES},
     "PredictiveCoding": {WEIGHTS: BATCHES},
     "NeuralGenerativeCoding": {WEIGHTS: BATCHES},
+    "DenoisingAutoencoder": {WEIGHTS: BATCHES},
+    "ContractiveAutoencoder": {WEIGHTS: BATCHES},
+    "SparseCoding": {WEIGHTS: BATCHES},
     "StackedDenoising": {WEIGHTS: BATCHES},
     "EnergyBased": {},
     "EnergyClassifier": {WEIGHTS: BATCHES},
@@ -150,7 +158,7 @@ def test_scikit_learns_own_checks(name, forgetful):
 
 
 def test_every_recipe_for_rows_is_checked():
-    readers = (LatentVariableModel, NetworkClassifier)
+    readers = (LatentVariableModel, NetworkClassifier, RowEncoder)
     rows = {attribute for name, (_, attribute) in recipes().items() if issubclass(recipe(name), readers)}
     assert rows == set(RECIPES) == set(EXPECTED_FAILURES)
 

@@ -120,7 +120,8 @@ def fit(
 def score(folder: Path, data: str, /, *, as_json: Json = False) -> None:
     """Mean log-likelihood of data under a fitted model, with standard error, direction and method.
 
-    Of a classifier: the share of the rows whose class it tells right, with its standard error.
+    Of a classifier: the share of the rows whose class it tells right, with its standard error. Of a model that only
+    codes rows: how near they come back.
 
     Parameters
     ----------
@@ -155,13 +156,13 @@ def sample(folder: Path, /, *, number: Number = 16, out: Path, seed: int | None 
     """
     from ravine.cli.work import opened, write
 
-    model = opened(folder, out)
+    model = opened(folder, out, "sample")
     write(out, model.sample(number, random_state=seed), model)
 
 
 @app.command
 def encode(folder: Path, data: str, /, *, out: Path) -> None:
-    """Posterior means of the latent causes, or the features of a classifier, one row per row of the data.
+    """Posterior means of the latent causes, or features or codes of other models, one row per row of the data.
 
     Parameters
     ----------
@@ -229,9 +230,11 @@ def impute(
     from ravine.cli.work import named, opened, rows_of, write
     from ravine.imputation import named_tables
 
-    model = opened(folder, out)
+    plain = draws is interval is multiple is None
+    model = opened(folder, out, "impute" if plain else "")
     rows = rows_of(data, model, training=multiple is not None)
-    tables = named_tables(model, rows, draws=draws, interval=interval, m=multiple)
+    asked = {"draws": draws, "interval": interval, "m": multiple}
+    tables = {"": model.impute(rows)} if plain else named_tables(model, rows, **asked)
     for ending, table in tables.items():
         write(named(out, ending), table, model)
 

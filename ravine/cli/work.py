@@ -15,12 +15,13 @@ from ravine.data import Dataset, TableSchema, load_dataset, write_table
 from ravine.data.files import FORMATS
 from ravine.data.frames import is_mixed, taken, without
 from ravine.estimator import LatentVariableModel
-from ravine.evaluation import Accuracy, Evaluation
+from ravine.evaluation import Accuracy, Evaluation, Faithfulness
 from ravine.labels import parted
 from ravine.network_classifier import NetworkClassifier
 from ravine.registry import made, reading
+from ravine.row_encoder import RowEncoder
 
-Fitted = LatentVariableModel | NetworkClassifier
+Fitted = LatentVariableModel | NetworkClassifier | RowEncoder
 SEEDS = 2**32  # those that numpy takes
 
 
@@ -157,17 +158,21 @@ def shaped(table: Any, dataset: Dataset, label: str | None = None) -> Any:
     return without(framed(table, names), label) if shape is None else table.reshape(len(table), *shape)
 
 
-def opened(folder: Path, out: Path | None = None) -> LatentVariableModel:
-    """The model of rows in a folder; a file that could not be written afterwards is refused before."""
+def opened(folder: Path, out: Path | None = None, verb: str = "") -> Any:
+    """The model of rows in a folder, or another that answers to a verb.
+
+    A file that could not be written afterwards is refused before.
+    """
     model = either(folder, out)
-    name = type(model).__name__
-    do = "score, predict and encode are for both"
-    require(not isinstance(model, NetworkClassifier), "this command", "a model of rows", f"{name}, a classifier", do)
-    return cast(LatentVariableModel, model)
+    which = "a classifier" if isinstance(model, NetworkClassifier) else "a coder of rows"
+    good = isinstance(model, LatentVariableModel) or hasattr(model, verb)
+    do = "score, predict and encode are for classifiers; score, encode and impute for coders"
+    require(good, "this command", "a model of rows", f"{type(model).__name__}, {which}", do)
+    return model
 
 
 def either(folder: Path, out: Path | None = None) -> Fitted:
-    """The model of rows, or the classifier, in a folder."""
+    """The model of rows, the classifier or the coder of rows in a folder."""
     if out is not None:
         named(out, "")
     return of_shell(ravine.load(folder))
@@ -218,9 +223,9 @@ def predicted(model: Fitted, rows: Any) -> Any:
     return pd.DataFrame({"class": classes[np.argmax(shares, axis=1)]} | told)
 
 
-def evaluation(got: Evaluation | Accuracy) -> dict[str, Any]:
+def evaluation(got: Evaluation | Accuracy | Faithfulness) -> dict[str, Any]:
     """An evaluation as the JSON object of `ravine score`."""
-    if isinstance(got, Accuracy):
+    if isinstance(got, Accuracy | Faithfulness):
         return got._asdict() | {"words": str(got)}
     return {
         "log_likelihood": got.log_likelihood,
