@@ -2,8 +2,8 @@
 
 Errors and log-likelihoods are those that the trials of the recipes measured, and are read from their recorded results;
 what a step of learning costs is counted anew, on a batch of digits. The last columns say what each rule asks of a net
-of cells: that what a weight learns from is at its own layer; that the way back has weights of its own, or there is
-none; and that one phase is enough, in which a row comes as it is: no dreams, no rows with a wrong label.
+of cells: that what a weight learns from is at its own layer; that the way back does not share the weights of the way
+there, or there is none; and that one phase is enough, in which a row comes as it is: no dreams, no wrong labels.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 
 import ravine.recipes
 from ravine._check import require
+from ravine._spell import kebab
 from ravine.core import Row
 from ravine.data import load_dataset
 from ravine.diagnose import step_cost
@@ -27,74 +28,79 @@ from ravine.network_classifier import NetworkClassifier
 from ravine.recipes.coupled_network import CoupledClassifier
 from ravine.recipes.forward_forward import ForwardForward
 from ravine.recipes.helmholtz_machine import HelmholtzMachine
-from ravine.recipes.predictive_coding import PredictiveCodingClassifier
+from ravine.recipes.predictive_coding import PredictiveCoding, PredictiveCodingClassifier
 
 SCALES: Mapping[str, Mapping[str, Any]] = {"small": {"rows": 256}}
 RECORDED = Path(ravine.recipes.__file__).parent / "results"
-
-
-COSTS = ("operations", "bytes")
+TRAINED = 60_000  # rows of MNIST, of which the steps of a stage may depend
+HEADS = ("learning", "test error", "nats", "operations a row", "bytes a row", "steps")
 ASKS = ("at its own layer", "no way back shared", "one phase")
 
 
 class Way(NamedTuple):
-    """A trial whose result is recorded, and what its rule asks of a net."""
+    """A trial whose result is recorded, and what its rule asks of a net: the answers to `ASKS`."""
 
     made: type
-    name: str
     scale: str
-    own_layer: bool
-    own_weights: bool
-    one_phase: bool
+    kept: tuple[bool, bool, bool]
+
+    @property
+    def title(self) -> str:
+        """The words that name the trial in the shell."""
+        return f"{kebab(self.made.__name__)} --scale {self.scale}"
 
 
 WAYS = {
-    "errors sent back": Way(
-        PredictiveCodingClassifier, "predictive-coding-classifier", "small-back-propagated", False, False, True
-    ),
-    "predictive coding": Way(PredictiveCodingClassifier, "predictive-coding-classifier", "small", True, False, True),
-    "Forward-Forward, 2 x 500": Way(ForwardForward, "forward-forward", "small", True, True, False),
-    "Forward-Forward, 4 x 2000": Way(ForwardForward, "forward-forward", "paper", True, True, False),
-    "coupled, transposed": Way(CoupledClassifier, "coupled-classifier", "small", True, False, False),
-    "coupled, separate": Way(CoupledClassifier, "coupled-classifier", "small-separate", True, True, False),
-    "coupled, label sent back": Way(
-        CoupledClassifier, "coupled-classifier", "small-back-propagated", False, False, False
-    ),
-    "coupled, of maps": Way(CoupledClassifier, "coupled-classifier", "small-maps", True, False, False),
-    "wake-sleep": Way(HelmholtzMachine, "helmholtz-machine", "small-wake-sleep", True, True, False),
-    "reweighted wake-sleep": Way(HelmholtzMachine, "helmholtz-machine", "small", True, True, False),
+    "errors sent back": Way(PredictiveCodingClassifier, "small-back-propagated", (False, False, True)),
+    "predictive coding": Way(PredictiveCodingClassifier, "small", (True, False, True)),
+    "predictive coding, generative": Way(PredictiveCoding, "small", (True, False, True)),
+    "Forward-Forward, 2 x 500": Way(ForwardForward, "small", (True, True, False)),
+    "Forward-Forward, 4 x 2000": Way(ForwardForward, "paper", (True, True, False)),
+    "coupled, transposed": Way(CoupledClassifier, "small", (True, False, False)),
+    "coupled, separate": Way(CoupledClassifier, "small-separate", (True, True, False)),
+    "coupled, label sent back": Way(CoupledClassifier, "small-back-propagated", (False, False, False)),
+    "coupled, of maps": Way(CoupledClassifier, "small-maps", (True, False, False)),
+    "wake-sleep": Way(HelmholtzMachine, "small-wake-sleep", (True, True, False)),
+    "reweighted wake-sleep": Way(HelmholtzMachine, "small", (True, True, False)),
 }
-HEADS = ["learning", "test error", "log p(x)", "operations a row", "bytes a row", "steps"]
-ASKS = ["at its own layer", "no shared way back", "one phase"]
 
 
-def found(seeds: Sequence[int], rows: int) -> dict[str, dict[str, Any]]:
+def found(
+    seeds: Sequence[int], rows: int, ways: Mapping[str, Way] = WAYS, results: Path = RECORDED
+) -> dict[str, dict[str, Any]]:
     """What the trial of each way measured; how many steps its stages have, and what one of them costs by the row."""
     digits = load_dataset("mnist-grey")
     assert digits.labels is not None
     known = digits.train[:rows].reshape(rows, 28, 28), digits.labels[0][:rows]
-    return {name: _recorded(way) | {"stages": costs(way, known, seeds[0])} for name, way in WAYS.items()}
+    return {name: recorded(way, results) | {"stages": costs(way, known, seeds[0])} for name, way in ways.items()}
 
 
-def _recorded(way: Way) -> dict[str, Any]:
-    """The share of test rows that were told rightly, log p(x) with its standard error, where they were measured."""
-    path, command = RECORDED / f"{way.name}-{way.scale}.json", f"ravine reproduce {way.name} --scale {way.scale}"
-    require(path.exists(), path.name, "what a trial has measured", "no such file", f"run {command}")
+def recorded(way: Way, results: Path) -> dict[str, Any]:
+    """The share of test rows that were told rightly, and log p(x) with its standard error, where they were measured.
+
+    Raises
+    ------
+    ValueError
+        When the trial has left no result.
+    """
+    path = results / f"{kebab(way.made.__name__)}-{way.scale}.json"
+    do = f"run ravine reproduce {way.title}"
+    require(path.exists(), path.name, "what a trial has measured", "no such file", do)
     result = json.loads(path.read_text(encoding="utf-8"))
     measured = result["measured"]
     share = measured.get("accuracy", result.get("accuracy", {}).get("measured"))
     kept = {key: measured[key] for key in ("log_likelihood", "standard_error", "direction") if key in measured}
-    return {"accuracy": share, "seeds": len(measured["seeds"])} | kept
+    return {"accuracy": share, "seeds": len(measured["seeds"]), "kept": list(way.kept)} | kept
 
 
-def costs(way: Way, known: tuple[np.ndarray, np.ndarray], seed: int) -> list[dict[str, float]]:
+def costs(way: Way, known: tuple[np.ndarray, np.ndarray], seed: int) -> list[dict[str, int | float]]:
     """Steps of each stage of a trial, and what one of them costs by the row."""
     fields = way.made.trials[way.scale].fields
     told = (known[1],) if issubclass(way.made, NetworkClassifier | LabelledModel) else ()
     begun = way.made(**fields | {"steps": 2, "progress": False, "random_state": seed}).fit(known[0], *told)
     bits = (known[0] > known[0].max() / 2).astype(begun.precision).reshape(len(known[0]), *begun.schema_.shape)
     made = []
-    for stage in way.made(**fields).stages(60_000):
+    for stage in way.made(**fields).stages(TRAINED):
         n = stage.batch_size or len(bits)
         batch = Row(jnp.asarray(bits[:n]), y=jnp.asarray(known[1][:n]), y_mask=jnp.ones(n, bool))
         cost = step_cost(stage.rule, begun.model_, batch, key=jr.key(seed))
@@ -102,19 +108,20 @@ def costs(way: Way, known: tuple[np.ndarray, np.ndarray], seed: int) -> list[dic
     return made
 
 
+def mean_cost(stages: Sequence[Mapping[str, int | float]], which: str) -> float:
+    """``operations`` or ``bytes`` by the row, over the steps of all stages."""
+    return sum(stage["steps"] * stage[which] for stage in stages) / sum(stage["steps"] for stage in stages)
+
+
 def words(result: Mapping[str, Any]) -> str:
     """A line for each way, as Markdown; the cost of a row is the mean over the steps of all stages."""
-    heads = ["learning", "test error", "nats", "operations a row", "bytes a row", "steps", *ASKS]
-    lines = [heads, ["---"] * len(heads)]
+    lines = [[*HEADS, *ASKS], ["---"] * (len(HEADS) + len(ASKS))]
     for name, one in result["found"].items():
         error = "" if one["accuracy"] is None else f"{100 * (1 - one['accuracy']):.2f} %"
         nats = f"{one['log_likelihood']:.2f} ± {one['standard_error']:.2f}" if "log_likelihood" in one else ""
+        means = [f"{mean_cost(one['stages'], which):.2g}" for which in ("operations", "bytes")]
         steps = sum(stage["steps"] for stage in one["stages"])
-        means = [sum(stage["steps"] * stage[which] for stage in one["stages"]) / steps for which in COSTS]
-        asked = [
-            "yes" if kept else "no" for kept in (WAYS[name].own_layer, WAYS[name].own_weights, WAYS[name].one_phase)
-        ]
-        lines.append([name, error, nats, *(f"{mean:.2g}" for mean in means), f"{steps}", *asked])
+        lines.append([name, error, nats, *means, f"{steps}", *("yes" if kept else "no" for kept in one["kept"])])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
