@@ -30,6 +30,7 @@ SLOPE = 4  # logistic units are a fourth as steep as the linear ones for which G
 EDGE = 1e-3  # the rate of a cell that never changes is kept this far from 0 and 1: its log odds are finite
 
 Cells = Float[Array, " cells"]
+Corrupting = Callable[..., tuple[Cells, Any]]
 Codes = Float[Array, " units"]
 
 
@@ -281,6 +282,12 @@ class StackedAutoencoder(eqx.Module):
     def presented(self, row: Row, i: int) -> Row:
         """What layer i is to give back: the cells of a row, or their codes by the layers below."""
         return dataclasses.replace(row, x=self.code(row, i), mask=None if i or row.mask is None else row.mask.ravel())
+
+    def spoilt(self, row: Row, corruption: Corrupting, *, key: PRNGKeyArray) -> Row:
+        """The row with its cells spoilt as the lowest layer sees them, in the units of the row again."""
+        return dataclasses.replace(
+            row, x=jnp.reshape(corruption(self.entered(row), key=key)[0] * self.top, row.x.shape)
+        )
 
     # --- labels
 

@@ -19,7 +19,7 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ravine._tree import AbstractSchedule, number
-from ravine.core import Metrics, Objective, Row, Scalar, averaged
+from ravine.core import Metrics, Objective, Row, Scalar, averaged, rows_in
 
 Number = float | AbstractSchedule | Array
 Cells = Float[Array, " cells"]
@@ -54,6 +54,10 @@ class Stack(Protocol):
 
     def presented(self, row: Row, i: int) -> Row:
         """What layer i is to give back."""
+        ...
+
+    def spoilt(self, row: Row, corruption: Any, *, key: PRNGKeyArray) -> Row:
+        """The row with its cells spoilt."""
         ...
 
 
@@ -195,6 +199,27 @@ class OfLayer(eqx.Module):
     def __call__(self, model: Stack, batch: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Metrics]:
         seen = jax.vmap(lambda row: model.presented(row, self.i))(batch)
         return self.objective(model.machine(self.i), seen, key=key)
+
+
+class FromSpoilt(eqx.Module):
+    """Another objective of a stack, such as `Discriminative`, where every row is spoilt anew before it is seen.
+
+    Parameters
+    ----------
+    objective : of the spoilt rows, with the labels of the clean ones.
+    corruption : of cells as the lowest layer sees them; None leaves the other objective as it is.
+    """
+
+    objective: Objective
+    corruption: AbstractCorruption | None = Masking()
+
+    def __call__(self, model: Stack, batch: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Metrics]:
+        if self.corruption is None:
+            return self.objective(model, batch, key=key)
+        spoil, go = jr.split(key)
+        each = jr.split(spoil, rows_in(batch))
+        seen = jax.vmap(lambda row, key: model.spoilt(row, self.corruption, key=key))(batch, each)
+        return self.objective(model, seen, key=go)
 
 
 def _chosen(x: Cells, share: Number, key: PRNGKeyArray) -> Hit:
