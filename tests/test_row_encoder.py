@@ -353,6 +353,17 @@ def test_layers_learn_from_all_rows_and_the_network_from_labels():
     assert fewer.score(X, y) > 0.9
 
 
+def test_the_network_may_learn_from_spoilt_rows():
+    """With every cell put out there is nothing to learn from but how often each class comes."""
+    X, y = blocks()
+    clean, blind = small(validation=0.0).fit(X, y), small(validation=0.0, tuning_corruption=Masking(1.0)).fit(X, y)
+    for a, b in zip(jax.tree.leaves(clean.model_.layers), jax.tree.leaves(blind.model_.layers), strict=True):
+        np.testing.assert_array_equal(a, b, strict=True)
+    assert clean.score(X, y) > 0.95
+    told = blind.predict_proba(np.zeros((1, 12)))[0]
+    np.testing.assert_allclose(told, [np.mean(y == 0), np.mean(y == 1)], atol=0.02)
+
+
 def test_a_classifier_wants_whole_rows():
     X, y = blocks()
     model = small(steps=1, tuning=1).fit(X, y)
