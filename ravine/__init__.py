@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from ravine.recipes.factor_analysis import FactorAnalysis as FactorAnalysis
     from ravine.recipes.factor_analysis import VariationalFactorAnalysis as VariationalFactorAnalysis
     from ravine.recipes.forward_forward import ForwardForward as ForwardForward
-    from ravine.recipes.forward_forward import RecurrentForwardForward as RecurrentForwardForward
-    from ravine.recipes.forward_forward import UnsupervisedForwardForward as UnsupervisedForwardForward
     from ravine.recipes.gaussian_mixture import GaussianMixture as GaussianMixture
     from ravine.recipes.gaussian_rbm import GaussianRBM as GaussianRBM
     from ravine.recipes.gumbel_vae import GumbelVAE as GumbelVAE
@@ -50,7 +48,6 @@ if TYPE_CHECKING:
     from ravine.recipes.learning_to_explain import LearningToExplain as LearningToExplain
     from ravine.recipes.miwae import MIWAE as MIWAE
     from ravine.recipes.mixed_factor_analysis import MixedFactorAnalysis as MixedFactorAnalysis
-    from ravine.recipes.neural_generative_coding import NeuralGenerativeCoding as NeuralGenerativeCoding
     from ravine.recipes.predictive_coding import PredictiveCoding as PredictiveCoding
     from ravine.recipes.predictive_coding import PredictiveCodingClassifier as PredictiveCodingClassifier
     from ravine.recipes.product_of_experts import ProductOfExpertsClassifier as ProductOfExpertsClassifier
@@ -97,12 +94,10 @@ _HOMES = {
     "LogLikelihood": "ravine.core",
     "MIWAE": "ravine.recipes.miwae",
     "MixedFactorAnalysis": "ravine.recipes.mixed_factor_analysis",
-    "NeuralGenerativeCoding": "ravine.recipes.neural_generative_coding",
     "PredictiveCoding": "ravine.recipes.predictive_coding",
     "PredictiveCodingClassifier": "ravine.recipes.predictive_coding",
     "ProductOfExpertsClassifier": "ravine.recipes.product_of_experts",
     "RBM": "ravine.recipes.rbm",
-    "RecurrentForwardForward": "ravine.recipes.forward_forward",
     "Row": "ravine.core",
     "Schema": "ravine.data",
     "SemiSupervisedGumbel": "ravine.recipes.semi_supervised_gumbel",
@@ -111,7 +106,6 @@ _HOMES = {
     "StackedDenoising": "ravine.recipes.stacked_denoising",
     "Stage": "ravine.train",
     "StructuredPrediction": "ravine.recipes.structured_prediction",
-    "UnsupervisedForwardForward": "ravine.recipes.forward_forward",
     "VAE": "ravine.recipes.vae",
     "VariationalFactorAnalysis": "ravine.recipes.factor_analysis",
     "anomalies": "ravine.anomalies",

@@ -19,7 +19,9 @@ from ravine.data import Schema
 from ravine.models.forward_forward import FirstCells, GoodnessReadOut, RecurrentNet, SoftmaxReadOut, from_above
 from ravine.models.goodness import MeanOfSquares, Minus, Rectified, RectifiedThrough, SumOfSquares, good_layers
 from ravine.objectives.goodness import Hybrids, LikelyWrongLabel, LocalGoodness, WrongLabel
-from ravine.recipes.forward_forward import ForwardForward, RecurrentForwardForward, UnsupervisedForwardForward
+from ravine.recipes._recurrent_forward_forward import RecurrentForwardForward
+from ravine.recipes._unsupervised_forward_forward import UnsupervisedForwardForward
+from ravine.recipes.forward_forward import ForwardForward
 
 CELLS, CLASSES, ROWS = 13, 3, 8
 SCHEMA = Schema((CELLS,), "real")

@@ -1,7 +1,7 @@
 """Forward-Forward. Hinton 2022, *The Forward-Forward algorithm: some preliminary investigations*, arXiv:2212.13345.
 
-Sections 3.2 to 3.4: hybrid images, rows with their label, and layers that see their neighbours again and again. The
-settings of the trials were chosen on training rows that were held out: with larger rates ever more units fall silent.
+Section 3.3: rows with their label. The settings of the trials were chosen on training rows that were held out: with
+larger rates ever more units fall silent.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import jax.random as jr
 import optax
 from jaxtyping import PRNGKeyArray
 
@@ -23,11 +22,7 @@ from ravine.models.forward_forward import (
     FirstCells,
     GoodnessReadOut,
     GoodNet,
-    Nowhere,
-    RecurrentNet,
-    SoftmaxReadOut,
     affine_head,
-    from_above,
 )
 from ravine.models.goodness import (
     AbstractGoodness,
@@ -38,7 +33,7 @@ from ravine.models.goodness import (
     SumOfSquares,
     good_layers,
 )
-from ravine.objectives.goodness import AbstractOthers, Hybrids, LikelyWrongLabel, LocalGoodness, WrongLabel
+from ravine.objectives.goodness import AbstractOthers, LikelyWrongLabel, LocalGoodness, WrongLabel
 from ravine.rules import Descend, Optimiser
 from ravine.train import Stage
 from ravine.trial import Trial
@@ -51,7 +46,7 @@ HARD: dict[str, Any] = REVIVED | {"others": LikelyWrongLabel()}
 CORNER: dict[str, Any] = HARD | {"place": FirstCells()}
 
 
-def _trial(ways: Mapping[str, Any], layers: int, units: int, passes: int, reported: float | None, of: str) -> Trial:
+def good_trial(ways: Mapping[str, Any], layers: int, units: int, passes: int, reported: float | None, of: str) -> Trial:
     """So many layers of so many units on digits, for so many passes, at a rate that falls to 0."""
     steps = passes * PASS
     fields = {"layers": (units,) * layers, "steps": steps, "rate": Linear(RATES[units], 0.0, float(steps))}
@@ -99,8 +94,8 @@ class ForwardForward(GoodClassifier):
     standardise: bool = False
 
     trials: ClassVar[Mapping[str, Trial]] = {
-        "small": _trial(CORNER, 2, 500, 30, None, " has larger nets only"),
-        "paper": _trial(CORNER, 4, 2000, 60, 0.9864, ""),
+        "small": good_trial(CORNER, 2, 500, 30, None, " has larger nets only"),
+        "paper": good_trial(CORNER, 4, 2000, 60, 0.9864, ""),
     }
 
     def build(self, schema: Schema, classes: int = 2, *, key: PRNGKeyArray) -> GoodNet:
@@ -113,114 +108,5 @@ class ForwardForward(GoodClassifier):
 
     def stages(self, rows: int) -> list[Stage]:
         """One stage in which all layers learn at once."""
-        rule = Descend(LocalGoodness(self.others, self.peers, self.decay), Optimiser(optax.adam, (self.rate,)))
-        return [Stage(rule, self.steps, self.batch_size)]
-
-
-class UnsupervisedForwardForward(GoodClassifier):
-    """Layers that are good at rows and bad at hybrids of two rows; an affine map tells the label from what they make.
-
-    Rows without a label teach the layers as well.
-
-    Parameters
-    ----------
-    layers, goodness, rectifier, peers, decay, rate, batch_size, steps : as for `ForwardForward`.
-    others : the rows to be bad at: ``Hybrids(rounds)``, in patches that are larger for more rounds.
-    read_out : ``SoftmaxReadOut(skip)``, which leaves out so many of the lowest layers.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> y = np.random.default_rng(0).integers(0, 2, size=80)
-    >>> X = np.where(np.arange(6)[None] < 3, y[:, None], 1 - y[:, None])
-    >>> model = UnsupervisedForwardForward(layers=(16, 16), steps=200, rate=1e-2, random_state=0).fit(X, y)
-    >>> model.score(X, y), model.transform(X).shape
-    (1.0, (80, 16))
-    """
-
-    layers: tuple[int | Local, ...] = (1000, 1000, 1000, 1000)
-    goodness: AbstractGoodness = SumOfSquares()
-    rectifier: AbstractRectifier = Rectified()
-    others: AbstractOthers = Hybrids()
-    read_out: AbstractReadOut = SoftmaxReadOut()
-    peers: float = 0.0
-    decay: float = 0.0
-    rate: float | AbstractSchedule = 5e-4
-    batch_size: int = 100
-    steps: int = 18_000
-    validation: float = 0.0
-    standardise: bool = False
-
-    labels_needed: ClassVar[bool] = False
-    shows: ClassVar[bool] = False
-    trials: ClassVar[Mapping[str, Trial]] = {
-        "small": _trial(REVIVED, 4, 1000, 30, None, " has larger nets only"),
-        "paper": _trial(REVIVED, 4, 2000, 60, 0.9863, ""),
-    }
-
-    def build(self, schema: Schema, classes: int = 2, *, key: PRNGKeyArray) -> GoodNet:
-        """Layers sized for the data, and an affine read-out."""
-        layers = good_layers(schema.width, self.layers, self.rectifier, schema.image_shape, key=key)
-        head = affine_head(layers, self.read_out.skip, classes, True)
-        told = (self.goodness, self.read_out, classes)
-        return GoodNet(layers, head, *told, Nowhere(), image=schema.image_shape)
-
-    def stages(self, rows: int) -> list[Stage]:
-        """One stage in which all layers, and the read-out, learn at once."""
-        rule = Descend(LocalGoodness(self.others, self.peers, self.decay), Optimiser(optax.adam, (self.rate,)))
-        return [Stage(rule, self.steps, self.batch_size)]
-
-
-class RecurrentForwardForward(GoodClassifier):
-    """Layers that see both neighbours, again and again: the row below, the label above, and each a moment ago.
-
-    Parameters
-    ----------
-    layers, goodness, rectifier, others, read_out, peers, decay, rate, batch_size, steps : as for `ForwardForward`.
-    moments : how often all layers move at once.
-    damping : share of what a layer was in what it becomes.
-    heard : the first and the last of the moments whose goodness tells the label, from 1.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> y = np.random.default_rng(0).integers(0, 2, size=80)
-    >>> X = np.where(np.arange(6)[None] < 3, y[:, None], 1 - y[:, None])
-    >>> model = RecurrentForwardForward(layers=(16, 16), steps=200, rate=1e-2, random_state=0).fit(X, y)
-    >>> model.score(X, y)
-    1.0
-    """
-
-    layers: tuple[int, ...] = (500, 500)
-    goodness: AbstractGoodness = SumOfSquares()
-    rectifier: AbstractRectifier = Rectified()
-    others: AbstractOthers = WrongLabel()
-    read_out: AbstractReadOut = GoodnessReadOut()
-    moments: int = 8
-    damping: float = 0.3
-    heard: tuple[int, int] = (3, 5)
-    peers: float = 0.0
-    decay: float = 0.0
-    rate: float | AbstractSchedule = 5e-4
-    batch_size: int = 100
-    steps: int = 18_000
-    validation: float = 0.0
-    standardise: bool = False
-
-    trials: ClassVar[Mapping[str, Trial]] = {
-        "small": _trial(HARD, 2, 500, 30, 0.9869, ", with two layers of 2,000 units")
-    }
-
-    def build(self, schema: Schema, classes: int = 2, *, key: PRNGKeyArray) -> RecurrentNet:
-        """Layers sized for the data, with maps from above, and an affine read-out where something asks for it."""
-        up, down = jr.split(key)
-        layers = good_layers(schema.width, self.layers, self.rectifier, None, key=up)
-        head = affine_head(layers, self.read_out.skip, classes, self.read_out.affine or self.others.asks)
-        time = {"moments": self.moments, "damping": self.damping, "heard": self.heard}
-        downs = from_above(layers, classes, key=down)
-        return RecurrentNet(layers, head, self.goodness, self.read_out, classes, downs, **time)
-
-    def stages(self, rows: int) -> list[Stage]:
-        """One stage in which all layers learn at once, at every moment."""
         rule = Descend(LocalGoodness(self.others, self.peers, self.decay), Optimiser(optax.adam, (self.rate,)))
         return [Stage(rule, self.steps, self.batch_size)]

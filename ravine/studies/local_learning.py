@@ -34,6 +34,7 @@ SCALES: Mapping[str, Mapping[str, Any]] = {"small": {"rows": 256}}
 RECORDED = Path(ravine.recipes.__file__).parent / "results"
 TRAINED = 60_000  # rows of MNIST, of which the steps of a stage may depend
 HEADS = ("learning", "test error", "nats", "operations a row", "bytes a row", "steps")
+MARKS = "os^vDP*X<>"
 ASKS = ("at its own layer", "no way back shared", "one phase")
 
 
@@ -129,12 +130,12 @@ def picture(result: Mapping[str, Any]) -> Any:
     """Test error over the operations of the whole of learning. A matplotlib figure."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     for name, one in result["found"].items():
         if one["accuracy"] is not None:
             work = sum(stage["steps"] * stage["operations"] for stage in one["stages"])
-            axes.plot(work, 100 * (1 - one["accuracy"]), "o")
-            axes.annotate(name, (work, 100 * (1 - one["accuracy"])), xytext=(5, 3), textcoords="offset points")
+            axes.plot(work, 100 * (1 - one["accuracy"]), MARKS[len(axes.lines) % len(MARKS)], label=name)
     axes.set(xscale="log", xlabel="operations for each row of a batch, all steps", ylabel="test error, %")
+    figure.legend(loc="outside right center", frameon=False)
     return figure
