@@ -19,7 +19,7 @@ Pair = tuple[Float[Array, "n inputs"], Float[Array, "n inputs"]]
 
 
 @runtime_checkable
-class Layered(Protocol):
+class GoodLayers(Protocol):
     """A net whose layers may be good: `ravine.models.forward_forward.AbstractGoodNet`."""
 
     layers: tuple[Any, ...]
@@ -67,14 +67,14 @@ class AbstractOthers(eqx.Module):
     by_label: ClassVar[bool] = True
 
     @abc.abstractmethod
-    def __call__(self, model: Layered, batch: Row, *, key: PRNGKeyArray) -> Pair:
+    def __call__(self, model: GoodLayers, batch: Row, *, key: PRNGKeyArray) -> Pair:
         """What the net sees of the rows, and of the others."""
 
 
 class WrongLabel(AbstractOthers):
     """The same rows with a label that is not theirs, each of the others as often."""
 
-    def __call__(self, model: Layered, batch: Row, *, key: PRNGKeyArray) -> Pair:
+    def __call__(self, model: GoodLayers, batch: Row, *, key: PRNGKeyArray) -> Pair:
         away = jr.randint(key, batch.y.shape, 1, model.classes)
         return _labelled(model, batch, (batch.y + away) % model.classes)
 
@@ -87,7 +87,7 @@ class LikelyWrongLabel(AbstractOthers):
 
     asks: ClassVar[bool] = True
 
-    def __call__(self, model: Layered, batch: Row, *, key: PRNGKeyArray) -> Pair:
+    def __call__(self, model: GoodLayers, batch: Row, *, key: PRNGKeyArray) -> Pair:
         def wrong(x: Array, y: Int[Array, ""], key: PRNGKeyArray) -> Int[Array, ""]:
             logits = model.read(x.ravel())
             return jr.categorical(key, jnp.where(jnp.arange(model.classes) == y, -jnp.inf, logits))
@@ -110,7 +110,7 @@ class Hybrids(AbstractOthers):
     rounds: int = eqx.field(static=True, default=8)
     by_label: ClassVar[bool] = False
 
-    def __call__(self, model: Layered, batch: Row, *, key: PRNGKeyArray) -> Pair:
+    def __call__(self, model: GoodLayers, batch: Row, *, key: PRNGKeyArray) -> Pair:
         bits, shift = jr.split(key)
         rows = batch.x.reshape(batch.x.shape[0], -1)
         shape = rows.shape[1:] if model.image is None else model.image
@@ -163,7 +163,7 @@ class LocalGoodness(eqx.Module):
     peers: float = 0.0
     decay: float = 0.0
 
-    def __call__(self, model: Layered, batch: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Metrics]:
+    def __call__(self, model: GoodLayers, batch: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Metrics]:
         real, others = self.others(model, batch, key=key)
         share = _shares(batch, jnp.ones(len(real), bool))
         both = jnp.concatenate([real, others])
@@ -177,7 +177,7 @@ class LocalGoodness(eqx.Module):
         parted = 0.5 * jnp.mean((signed > 0).astype(odds.dtype) @ jnp.tile(share, 2))
         return local + peers + head.get("label", 0.0), {"local": local, "parted": parted} | head
 
-    def _read(self, model: Layered, batch: Row, kept: list[Array]) -> Metrics:
+    def _read(self, model: GoodLayers, batch: Row, kept: list[Array]) -> Metrics:
         """The loss of the affine read-out, and how often it is right; it sees no label."""
         if not self.others.by_label:
             seen = jnp.concatenate([_directions(y) for y in kept[model.read_out.skip :]], axis=1)
@@ -193,7 +193,7 @@ class LocalGoodness(eqx.Module):
         return {"label": share @ losses + 0.5 * self.decay * squares, "accuracy": right}
 
 
-def _labelled(model: Layered, batch: Row, wrong: Int[Array, " n"]) -> Pair:
+def _labelled(model: GoodLayers, batch: Row, wrong: Int[Array, " n"]) -> Pair:
     """The rows with their own labels, and with others."""
     show = jax.vmap(lambda x, y: model.shown(x.ravel(), jax.nn.one_hot(y, model.classes, dtype=x.dtype)))
     return show(batch.x, batch.y), show(batch.x, wrong)

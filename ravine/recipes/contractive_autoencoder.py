@@ -6,16 +6,14 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
-import optax
 from jaxtyping import PRNGKeyArray
 
-from ravine._tree import AbstractSchedule, Layer
+from ravine._tree import AbstractSchedule
 from ravine.data import Schema
-from ravine.models.autoencoder import AffineReading, LogisticReading, StackedAutoencoder, Tie, autoencoder_stack
-from ravine.objectives import Contractive, OfLayer
+from ravine.models.autoencoder import StackedAutoencoder, Tie
+from ravine.objectives import Contractive
+from ravine.recipes.stacked_denoising import layer_by_layer, stack_of
 from ravine.row_encoder import RowEncoder, Wanders
-from ravine.rules import Descend, Optimiser
 from ravine.train import Stage
 
 
@@ -49,14 +47,10 @@ class ContractiveAutoencoder(Wanders, RowEncoder):
     passes: int = 100
 
     def build(self, schema: Schema, *, key: PRNGKeyArray) -> StackedAutoencoder:
-        """Layers that know no more than the means of the cells; levels are grey values between 0 and 1."""
-        top = schema.levels - 1 if schema.kind == "levels" else 1
-        lowest = AffineReading() if schema.kind == "real" else LogisticReading()
-        form = {"tie": self.way_back, "top": top, "passes": self.passes}
-        return autoencoder_stack(self.layers, lowest, jnp.asarray(schema.base) / top, **form, key=key)
+        """Layers that know no more than the means of the cells."""
+        learning = Contractive(self.weight)
+        return stack_of(schema, self.layers, self.way_back, learning, self.steps, self.passes, key=key)
 
     def stages(self, rows: int) -> list[Stage]:
         """Layer by layer."""
-        adam, count = Optimiser(optax.adam, (self.rate,)), range(len(self.layers))
-        rules = [Descend(OfLayer(i, Contractive(self.weight)), adam, on=Layer(i)) for i in count]
-        return [Stage(rule, self.steps, self.batch_size) for rule in rules]
+        return layer_by_layer(Contractive(self.weight), len(self.layers), self.rate, self.steps, self.batch_size)
