@@ -29,6 +29,7 @@ from ravine.recipes.coupled_network import CoupledClassifier
 from ravine.recipes.forward_forward import ForwardForward
 from ravine.recipes.helmholtz_machine import HelmholtzMachine
 from ravine.recipes.predictive_coding import PredictiveCoding, PredictiveCodingClassifier
+from ravine.recipes.stacked_denoising import StackedDenoising
 
 SCALES: Mapping[str, Mapping[str, Any]] = {"small": {"rows": 256}}
 RECORDED = Path(ravine.recipes.__file__).parent / "results"
@@ -61,6 +62,7 @@ WAYS = {
     "coupled, separate": Way(CoupledClassifier, "small-separate", (True, True, False)),
     "coupled, label sent back": Way(CoupledClassifier, "small-back-propagated", (False, False, False)),
     "coupled, of maps": Way(CoupledClassifier, "small-maps", (True, False, False)),
+    "denoising, then errors sent back": Way(StackedDenoising, "small", (False, False, True)),
     "wake-sleep": Way(HelmholtzMachine, "small-wake-sleep", (True, True, False)),
     "reweighted wake-sleep": Way(HelmholtzMachine, "small", (True, True, False)),
 }
@@ -98,7 +100,8 @@ def costs(way: Way, known: tuple[np.ndarray, np.ndarray], seed: int) -> list[dic
     """Steps of each stage of a trial, and what one of them costs by the row."""
     fields = way.made.trials[way.scale].fields
     told = (known[1],) if issubclass(way.made, NetworkClassifier | LabelledModel) else ()
-    begun = way.made(**fields | {"steps": 2, "progress": False, "random_state": seed}).fit(known[0], *told)
+    short = {name: 2 for name in ("steps", "tuning") if name in way.made().get_params()}
+    begun = way.made(**fields | short | {"progress": False, "random_state": seed}).fit(known[0], *told)
     bits = (known[0] > known[0].max() / 2).astype(begun.precision).reshape(len(known[0]), *begun.schema_.shape)
     made = []
     for stage in way.made(**fields).stages(TRAINED):
