@@ -1,7 +1,7 @@
 """Stacked denoising autoencoders against their paper, and linear probes of their units.
 
 ``python benchmarks/denoising.py trial SCALE [--seeds N]`` runs a trial of `StackedDenoising` ("small", "paper",
-"rect-small", "rect-paper") and prints the test error beside that of the paper; for the rectangles, whose rows are not
+"rect-small", ...) and prints the test error beside that of the paper; for the rectangles, whose rows are not
 those of the authors, also that of a support vector machine on the same rows.
 
 ``python benchmarks/denoising.py probe [--seeds N]`` tells wide rectangles from tall ones by logistic regressions, on

@@ -35,27 +35,28 @@ from ravine.trial import Trial
 
 VINCENT = "Vincent et al. 2010, table 3, SDAE-3"
 DIGITS: dict[str, Any] = {"binarise": "none", "kind": "levels", "levels": 256}
-RECT: dict[str, Any] = {"learning": Denoising(Masking(0.1)), "batch_size": 50}
-SPOILT: dict[str, Any] = {"tuning_corruption": Masking(0.25), "validation": 0.0}
-SPOILT_RECT: dict[str, Any] = {"tuning_corruption": Masking(0.1), "validation": 0.0}
-CLEAN: dict[str, Any] = {"validation": 1 / 6}
-SMALL: dict[str, Any] = {"steps": 5_000, "tuning": 10_000, "tuning_rate": Linear(1e-3, 0.0, 10_000.0)}
-LONG: dict[str, Any] = {"steps": 25_000, "tuning": 50_000}
-ALL: dict[str, Any] = {"labels": 10_000}
 ANEW = f"{VINCENT} (nu = 10 %); there of other draws, 1,000 of them for training"
+
+
+def spoilt_trial(data: str, nu: float, steps: int, tuning: int, reported: float, of: str, **fields: Any) -> Trial:
+    """Rows are spoilt as much while the network learns from labels as before, for all steps."""
+    spoils = {"learning": Denoising(Masking(nu)), "tuning_corruption": Masking(nu), "validation": 0.0}
+    falls = {"tuning_rate": Linear(1e-3, 0.0, float(tuning)), "steps": steps, "tuning": tuning}
+    return Trial(data, spoils | falls | fields, None, of, accuracy=reported, labels=10_000)
+
+
+def clean_trial(data: str, steps: int, tuning: int, reported: float, of: str, **fields: Any) -> Trial:
+    """The network sees clean rows, until those that are held out are told worse."""
+    held = {"steps": steps, "tuning": tuning, "validation": 1 / 6}
+    return Trial(data, held | fields, None, of, accuracy=reported, labels=10_000)
+
+
 TRIALS = {
-    "small": Trial("mnist-grey", DIGITS | SPOILT | SMALL, None, f"{VINCENT} (nu = 25 %)", accuracy=0.9872, **ALL),
-    "small-clean": Trial(
-        "mnist-grey",
-        DIGITS | CLEAN | {"steps": 5_000, "tuning": 15_000},
-        None,
-        f"{VINCENT} (nu = 25 %)",
-        accuracy=0.9872,
-        **ALL,
-    ),
-    "paper": Trial("mnist-grey", DIGITS | CLEAN | LONG, None, f"{VINCENT} (nu = 25 %)", accuracy=0.9872, **ALL),
-    "rect-small": Trial("rect", RECT | {"steps": 3_000, "tuning": 3_000}, None, ANEW, accuracy=0.9801, **ALL),
-    "rect-paper": Trial("rect", RECT | {"steps": 20_000, "tuning": 10_000}, None, ANEW, accuracy=0.9801, **ALL),
+    "small": spoilt_trial("mnist-grey", 0.25, 5_000, 10_000, 0.9872, f"{VINCENT} (nu = 25 %)", **DIGITS),
+    "small-clean": clean_trial("mnist-grey", 5_000, 15_000, 0.9872, f"{VINCENT} (nu = 25 %)", **DIGITS),
+    "paper": clean_trial("mnist-grey", 25_000, 50_000, 0.9872, f"{VINCENT} (nu = 25 %)", **DIGITS),
+    "rect-small": spoilt_trial("rect", 0.3, 6_000, 4_000, 0.9801, ANEW, batch_size=50),
+    "rect-clean": clean_trial("rect", 3_000, 3_000, 0.9801, ANEW, batch_size=50, learning=Denoising(Masking(0.1))),
 }
 
 
