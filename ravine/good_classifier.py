@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 import equinox as eqx
@@ -13,14 +14,29 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ravine._check import require
 from ravine._jax import highest_matmul, precision
+from ravine._tree import Linear
 from ravine.core import Row
 from ravine.labels import places_of, told
 from ravine.models.forward_forward import AbstractGoodNet, AbstractReadOut
+from ravine.models.goodness import RectifiedThrough
 from ravine.network_classifier import NetworkClassifier
-from ravine.objectives.goodness import AbstractOthers
+from ravine.objectives.goodness import AbstractOthers, LikelyWrongLabel
+from ravine.trial import Trial
 from ravine.verbs import blockwise
 
 NEUTRAL = -1
+HINTON = "Hinton 2022, arXiv:2212.13345"
+PASS = 600  # steps of 100 rows through the digits
+RATES = {500: 2e-3, 1000: 1e-3, 2000: 7e-4}  # by the units of a layer
+REVIVED: dict[str, Any] = {"peers": 0.03, "rectifier": RectifiedThrough(), "decay": 0.003, "validation": 0.0}
+HARD: dict[str, Any] = REVIVED | {"others": LikelyWrongLabel()}
+
+
+def good_trial(ways: Mapping[str, Any], layers: int, units: int, passes: int, reported: float | None, of: str) -> Trial:
+    """So many layers of so many units on digits, for so many passes, at a rate that falls to 0."""
+    steps = passes * PASS
+    fields = {"layers": (units,) * layers, "steps": steps, "rate": Linear(RATES[units], 0.0, float(steps))}
+    return Trial("mnist-grey", dict(ways) | fields, None, f"{HINTON}{of}", accuracy=reported)
 
 
 class GoodClassifier(NetworkClassifier):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags, check_array, check_random_state
@@ -22,15 +23,18 @@ from ravine._check import require, whole
 from ravine._containers import as_given, check_names, flattened, framed, image_axes
 from ravine._jax import Precision, highest_matmul, key_words, precision
 from ravine._record import remembered, schema_of, texts
-from ravine._tree import as_arrays
+from ravine._tree import AbstractSchedule, Layer, as_arrays, resolve
 from ravine.checkpoint import load_run
-from ravine.core import Row
+from ravine.core import Objective, Row
 from ravine.data import ArraySource, Schema
 from ravine.data import rows as rows_of
 from ravine.evaluation import Faithfulness, faithfulness
 from ravine.fitting import Plan, fit, plan, split
 from ravine.learner import Learner, Saving
-from ravine.train import Subset
+from ravine.models.autoencoder import AffineReading, LogisticReading, StackedAutoencoder, Tie, autoencoder_stack
+from ravine.objectives import OfLayer
+from ravine.rules import Descend, Optimiser
+from ravine.train import Stage, Subset
 from ravine.verbs import blockwise
 
 Code = Float[Array, " codes"]
@@ -51,6 +55,28 @@ class Encoding(Protocol):
     def denoised(self, row: Row) -> Float[Array, " cells"]:
         """The row without its noise."""
         ...
+
+
+def stack_of(
+    schema: Schema, sizes: tuple[int, ...], tie: Tie, learning: Objective, steps: int, passes: int, *, key: PRNGKeyArray
+) -> StackedAutoencoder:
+    """A stack for the cells of a schema, which chains spoil as at the last step; levels are grey values, 0 to 1."""
+    top = schema.levels - 1 if schema.kind == "levels" else 1
+    lowest = AffineReading() if schema.kind == "real" else LogisticReading()
+    form = {
+        "corruption": getattr(resolve(learning, jnp.asarray(steps)), "corruption", None),
+        "top": top,
+        "passes": passes,
+    }
+    return autoencoder_stack(sizes, lowest, jnp.asarray(schema.base) / top, tie, **form, key=key)
+
+
+def layer_by_layer(
+    objective: Objective, layers: int, rate: float | AbstractSchedule, steps: int, batch: int
+) -> list[Stage]:
+    """A stage for each layer, in which it alone learns."""
+    adam = Optimiser(optax.adam, (rate,))
+    return [Stage(Descend(OfLayer(i, objective), adam, on=Layer(i)), steps, batch) for i in range(layers)]
 
 
 class GivesBack:

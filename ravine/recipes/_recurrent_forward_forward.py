@@ -15,7 +15,7 @@ from jaxtyping import PRNGKeyArray
 
 from ravine._tree import AbstractSchedule
 from ravine.data import Schema
-from ravine.good_classifier import GoodClassifier
+from ravine.good_classifier import HARD, GoodClassifier, good_trial
 from ravine.models.forward_forward import (
     AbstractReadOut,
     GoodnessReadOut,
@@ -31,7 +31,6 @@ from ravine.models.goodness import (
     good_layers,
 )
 from ravine.objectives.goodness import AbstractOthers, LocalGoodness, WrongLabel
-from ravine.recipes.forward_forward import HARD, good_trial
 from ravine.rules import Descend, Optimiser
 from ravine.train import Stage
 from ravine.trial import Trial

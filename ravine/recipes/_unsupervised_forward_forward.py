@@ -13,7 +13,7 @@ from jaxtyping import PRNGKeyArray
 
 from ravine._tree import AbstractSchedule
 from ravine.data import Schema
-from ravine.good_classifier import GoodClassifier
+from ravine.good_classifier import REVIVED, GoodClassifier, good_trial
 from ravine.models.forward_forward import (
     AbstractReadOut,
     GoodNet,
@@ -30,7 +30,6 @@ from ravine.models.goodness import (
     good_layers,
 )
 from ravine.objectives.goodness import AbstractOthers, Hybrids, LocalGoodness
-from ravine.recipes.forward_forward import REVIVED, good_trial
 from ravine.rules import Descend, Optimiser
 from ravine.train import Stage
 from ravine.trial import Trial

@@ -12,8 +12,7 @@ from ravine._tree import AbstractSchedule
 from ravine.data import Schema
 from ravine.models.autoencoder import StackedAutoencoder, Tie
 from ravine.objectives import Contractive
-from ravine.recipes.stacked_denoising import layer_by_layer, stack_of
-from ravine.row_encoder import RowEncoder, Wanders
+from ravine.row_encoder import RowEncoder, Wanders, layer_by_layer, stack_of
 from ravine.train import Stage
 
 

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import optax
 from jaxtyping import PRNGKeyArray
 
-from ravine._tree import AbstractSchedule, Linear
+from ravine._tree import AbstractSchedule
 from ravine.data import Schema
-from ravine.good_classifier import GoodClassifier
+from ravine.good_classifier import HARD, GoodClassifier, good_trial
 from ravine.models.forward_forward import (
     AbstractLabelPlace,
     AbstractReadOut,
@@ -29,28 +29,15 @@ from ravine.models.goodness import (
     AbstractRectifier,
     Local,
     Rectified,
-    RectifiedThrough,
     SumOfSquares,
     good_layers,
 )
-from ravine.objectives.goodness import AbstractOthers, LikelyWrongLabel, LocalGoodness, WrongLabel
+from ravine.objectives.goodness import AbstractOthers, LocalGoodness, WrongLabel
 from ravine.rules import Descend, Optimiser
 from ravine.train import Stage
 from ravine.trial import Trial
 
-HINTON = "Hinton 2022, arXiv:2212.13345"
-PASS = 600  # steps of 100 rows through the digits
-RATES = {500: 2e-3, 1000: 1e-3, 2000: 7e-4}  # by the units of a layer
-REVIVED: dict[str, Any] = {"peers": 0.03, "rectifier": RectifiedThrough(), "decay": 0.003, "validation": 0.0}
-HARD: dict[str, Any] = REVIVED | {"others": LikelyWrongLabel()}
 CORNER: dict[str, Any] = HARD | {"place": FirstCells()}
-
-
-def good_trial(ways: Mapping[str, Any], layers: int, units: int, passes: int, reported: float | None, of: str) -> Trial:
-    """So many layers of so many units on digits, for so many passes, at a rate that falls to 0."""
-    steps = passes * PASS
-    fields = {"layers": (units,) * layers, "steps": steps, "rate": Linear(RATES[units], 0.0, float(steps))}
-    return Trial("mnist-grey", dict(ways) | fields, None, f"{HINTON}{of}", accuracy=reported)
 
 
 class ForwardForward(GoodClassifier):

@@ -10,25 +10,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import jax.numpy as jnp
 import optax
 from jaxtyping import PRNGKeyArray
 
-from ravine._tree import AbstractSchedule, Layer, Linear, Part, resolve
+from ravine._tree import AbstractSchedule, Linear, Part
 from ravine.core import Objective
 from ravine.data import Schema
 from ravine.models.autoencoder import (
-    AffineReading,
-    LogisticReading,
     StackedAutoencoder,
     Tie,
     ToClassifier,
-    autoencoder_stack,
 )
 from ravine.network_classifier import NetworkClassifier
-from ravine.objectives import Denoising, Discriminative, FromSpoilt, Masking, NLLLoss, OfLayer
+from ravine.objectives import Denoising, Discriminative, FromSpoilt, Masking, NLLLoss
 from ravine.objectives.denoising import AbstractCorruption
-from ravine.row_encoder import RowEncoder, Wanders
+from ravine.row_encoder import RowEncoder, Wanders, layer_by_layer, stack_of
 from ravine.rules import Descend, Optimiser
 from ravine.train import Stage
 from ravine.trial import Trial
@@ -60,28 +56,6 @@ TRIALS = {
     ),
     "rect-clean": clean_trial("rect", 3_000, 3_000, 0.9801, ANEW, learning=Denoising(Masking(0.1)), batch_size=50),
 }
-
-
-def stack_of(
-    schema: Schema, sizes: tuple[int, ...], tie: Tie, learning: Objective, steps: int, passes: int, *, key: PRNGKeyArray
-) -> StackedAutoencoder:
-    """A stack for the cells of a schema, which chains spoil as at the last step; levels are grey values, 0 to 1."""
-    top = schema.levels - 1 if schema.kind == "levels" else 1
-    lowest = AffineReading() if schema.kind == "real" else LogisticReading()
-    form = {
-        "corruption": getattr(resolve(learning, jnp.asarray(steps)), "corruption", None),
-        "top": top,
-        "passes": passes,
-    }
-    return autoencoder_stack(sizes, lowest, jnp.asarray(schema.base) / top, tie, **form, key=key)
-
-
-def layer_by_layer(
-    objective: Objective, layers: int, rate: float | AbstractSchedule, steps: int, batch: int
-) -> list[Stage]:
-    """A stage for each layer, in which it alone learns."""
-    adam = Optimiser(optax.adam, (rate,))
-    return [Stage(Descend(OfLayer(i, objective), adam, on=Layer(i)), steps, batch) for i in range(layers)]
 
 
 class DenoisingAutoencoder(Wanders, RowEncoder):
