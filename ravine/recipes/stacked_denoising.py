@@ -1,8 +1,9 @@
 """Stacked denoising autoencoders. Vincent, Larochelle, Lajoie, Bengio & Manzagol 2010, JMLR 11, 3371-3408, table 3.
 
 *Stacked denoising autoencoders: learning useful representations in a deep network with a local denoising criterion.*
-Rates, steps and sizes were chosen on rows held out of the training rows. Where ``tuning_corruption`` is given, rows are
-spoilt while the network learns from labels, too; the paper shows it clean rows, as the trials "clean" do.
+Rates, steps and sizes were chosen on rows held out of the training rows, or drawn for it. The trials ``small`` and
+``rect-small`` spoil rows while the network learns from labels, too, which the paper does not; ``small-clean``,
+``rect-clean`` and ``paper`` show it clean rows, and stop where those held out are told worse.
 """
 
 from __future__ import annotations
