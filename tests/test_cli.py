@@ -95,7 +95,7 @@ def test_list(shell):
     assert (status, err) == (0, "") and "gaussian-mixture" in out and "fa-tutorial" in out
     known = json.loads(shell("list", "--json")[1])
     assert set(known) == {"recipes", "data", "studies"}
-    studies = ["bars-and-stripes", "disentangled", "experts", "few-labels", "one-bit", "prototypes"]
+    studies = ["bars-and-stripes", "disentangled", "experts", "few-labels", "local-learning", "one-bit", "prototypes"]
     assert list(known["studies"]) == studies
     assert known["recipes"]["vae"].startswith("Variational auto-encoder.")
 

@@ -393,6 +393,7 @@ def test_turns_of_one_tied_pair_are_gibbs_sampling():
     assert (abs(found[:, ~seen].mean(axis=0) - exact[~seen]) < LIMIT * error).all() and error.max() < 0.01
 
 
+@pytest.mark.slow
 def test_turns_fill_holes_and_keep_the_rest():
     X, y, patterns = prototypes(0, 600)
     fields = {"layers": (32,), "top": AssociativeMemory(16), "rate": 3e-3, "random_state": 0, "progress": False}

@@ -165,6 +165,7 @@ def following(tree: Any) -> list[Signed]:
     return [node for node in nodes if isinstance(node.centre, Running)]
 
 
+@pytest.mark.slow
 def test_centres_follow_bits_and_levels_and_nothing_else(x64):
     """After one lesson each centre holds 0.9 of itself and 0.1 of the mean, spread from -1 to 1."""
     layers = as_layers((2, LatentLayer((2,), Levels(4)), LatentLayer((2,), Counts()), LatentLayer((1,), Real())))
@@ -347,7 +348,7 @@ LAWS = {
 }
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", some(LAWS, "full"))
 def test_a_linear_net_of_two_real_layers_has_the_marginal_of_its_maps(law, x64):
     """The joint density is Gaussian: its curvature holds the covariance of the cells, to rounding."""
     model, sizes = linear_machine(LAWS[law]()), (2, 5)
@@ -436,7 +437,8 @@ def learned(name: str, objective: Any) -> tuple[float, ...]:
     return tuple(recipe.set_params(random_state=seed).fit(rows).score(rows) for seed in range(3))
 
 
-@pytest.mark.parametrize("name", some(TINY, "bits"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY)
 def test_wake_sleep_learns_up_to_the_exact_log_likelihood(name):
     """Within 0.01 nats of the most there is, where cells that know nothing of each other are 0.3 below; three seeds."""
     rows, values, best = problem()

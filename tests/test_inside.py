@@ -87,7 +87,7 @@ def differences(verb: Any, X: np.ndarray, step: np.ndarray) -> np.ndarray:
     return np.stack(found, axis=-1)
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("name", some(CLASSIFIERS, "net", "mixture"))
 def test_slopes_of_classes_are_those_of_the_public_verb(name):
     X, fitted = rows_for(name)[0][:5], classifier(name)
     step = 1e-5 * np.reshape(rows_for(name)[0], (ROWS, -1)).std(axis=0)
@@ -137,7 +137,7 @@ def box_of(stream: np.random.Generator, cells: int) -> Box:
     return Box(jnp.asarray(-stream.random(cells)), jnp.asarray(stream.random(cells)))
 
 
-@pytest.mark.parametrize("name", BALLS)
+@pytest.mark.parametrize("name", some(BALLS, "linf"))
 def test_projections_hold_and_do_nothing_the_second_time(name, x64):
     ball, stream = BALLS[name], np.random.default_rng(2)
     for radius in (0.0, 0.3, 0.8, 5.0):
@@ -604,6 +604,7 @@ def deep_belief() -> Any:
 # --- from the shell
 
 
+@pytest.mark.slow
 def test_the_shell_counts_rows_that_stay_right(tmp_path, capsys):
     X, y = table(2)
     frame = pd.DataFrame(X, columns=list("abcd")).assign(kind=np.array(["one", "other"])[y])
@@ -670,6 +671,7 @@ def test_attacks_that_cannot_be_are_one_line(change, words):
     refused(lambda: adversarial_examples(classifier("net"), X, **given), *words)
 
 
+@pytest.mark.slow
 def test_models_without_a_slope_are_one_line():
     X, y = bits_of()
     discrete = rv.ClassificationRBM(hidden=2, steps=5, random_state=0).fit(X, y)

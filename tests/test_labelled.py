@@ -230,6 +230,7 @@ def test_images_may_be_seen_through_convolutions(tmp_path):
         recipe(channels=(4,)).fit(digits[:300], some)
 
 
+@pytest.mark.slow
 def test_labels_may_be_a_column(tmp_path, monkeypatch, capsys):
     X, y = two_groups()
     table = pd.DataFrame(X, columns=list("abc")).assign(group=y)

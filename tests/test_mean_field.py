@@ -677,7 +677,7 @@ def test_the_default_of_the_recipe_learns_a_recognition_network():
     assert rv.SigmoidBeliefNet().inference is None and isinstance(model.q, BottomUp)
 
 
-@pytest.mark.parametrize("name", some(INFERENCES, "mean-field", "gibbs"))
+@pytest.mark.parametrize("name", some(INFERENCES, "mean-field"))
 def test_a_recipe_with_classical_inference(name, tmp_path):
     """Fitted on rows with holes, asked everything, saved and loaded."""
     inference, objective = INFERENCES[name]

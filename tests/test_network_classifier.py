@@ -55,7 +55,8 @@ LEFT_OUT = ("check_array_api_input",)
 WEIGHTS = "check_sample_weight_equivalence_on_dense_data"  # a repeated row is in another batch than a weight of 2
 
 
-@pytest.mark.parametrize("recipe", [TinyNetwork, pytest.param(Lenient, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("recipe", [TinyNetwork, Lenient])
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 def test_scikit_learns_own_checks(recipe, forgetful):
     failed, count = {}, 0

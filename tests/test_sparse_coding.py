@@ -11,6 +11,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
+from helpers import some
 from scipy.optimize import linear_sum_assignment
 from sklearn.linear_model import Lasso
 
@@ -226,7 +227,7 @@ LEARNING = {
 }
 
 
-@pytest.mark.parametrize("name", LEARNING)
+@pytest.mark.parametrize("name", some(LEARNING, "gradient"))
 def test_a_dictionary_is_found_again(name):
     """At least 90 % of thirty atoms; of a random dictionary none. A larger penalty turns the atoms a little."""
     x, truth = synthetic()
