@@ -39,7 +39,7 @@ from ravine.core import Row
 from ravine.data import ArraySource, Schema, load_dataset
 from ravine.fitting import staged
 from ravine.labels import told
-from ravine.objectives.goodness import AbstractOthers, Layered, LocalGoodness, Pair, WrongLabel
+from ravine.objectives.goodness import AbstractOthers, GoodLayers, LocalGoodness, Pair, WrongLabel
 from ravine.recipes.forward_forward import ForwardForward
 from ravine.train import train
 
@@ -53,7 +53,7 @@ class Given(AbstractOthers):
 
     pair: Pair
 
-    def __call__(self, model: Layered, batch: Row, *, key: jax.Array) -> Pair:
+    def __call__(self, model: GoodLayers, batch: Row, *, key: jax.Array) -> Pair:
         return self.pair
 
 
