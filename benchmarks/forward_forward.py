@@ -39,6 +39,7 @@ from ravine.core import Row
 from ravine.data import ArraySource, Schema, load_dataset
 from ravine.fitting import staged
 from ravine.labels import told
+from ravine.models.forward_forward import FirstCells
 from ravine.objectives.goodness import AbstractOthers, GoodLayers, LocalGoodness, Pair, WrongLabel
 from ravine.recipes.forward_forward import ForwardForward
 from ravine.train import train
@@ -90,7 +91,7 @@ def digits() -> tuple[np.ndarray, np.ndarray, str]:
 
 def compare(layers: tuple[int, ...], data: np.ndarray, labels: np.ndarray, effort: Effort) -> dict[str, Any]:
     """Ratios and shares of the machine's peak for one size of network."""
-    recipe = ForwardForward(layers=layers, rate=RATE, batch_size=BATCH, steps=FOREVER)
+    recipe = ForwardForward(layers=layers, place=FirstCells(), rate=RATE, batch_size=BATCH, steps=FOREVER)
     source = ArraySource(told(Row(jnp.asarray(data)), labels))
     schema, key = Schema((PIXELS,), "real"), jr.key(0)
     model = recipe.build(schema, CLASSES, key=key)
