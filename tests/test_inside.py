@@ -98,7 +98,7 @@ def test_slopes_of_classes_are_those_of_the_public_verb(name):
     assert np.abs(wanted * step).max() > 1e-7
 
 
-@pytest.mark.parametrize("name", [name for name in ENCODERS if name != "net"])
+@pytest.mark.parametrize("name", some([name for name in ENCODERS if name != "net"], "vae", "factors"))
 def test_slopes_of_latents_are_those_of_the_public_verb(name):
     X, fitted = table()[0][:5], encoder(name)
     step = 1e-5 * table()[0].std(axis=0)
@@ -447,7 +447,7 @@ def test_the_highest_bits_of_a_hidden_unit_are_the_signs_of_its_weights():
     np.testing.assert_allclose(found.values, np.diagonal(fitted.transform(found.rows)), rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["vae", "gaussian-rbm", "rbm", "net", "deep"])
+@pytest.mark.parametrize("name", some(["vae", "gaussian-rbm", "rbm", "net", "deep"], "vae", "net"))
 def test_a_pull_leads_to_rows_that_are_likelier(name):
     X, fitted = rows_for(name)[0], encoder(name) if name in ENCODERS else classifier(name)
     what = {"labels": fitted.classes_[:1]} if name in ("rbm", "net") else {"latents": 0}
