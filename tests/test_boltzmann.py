@@ -14,7 +14,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
-from helpers import LIMIT, flat, z_scores
+from helpers import LIMIT, flat, some, z_scores
 from scipy.special import expit, logsumexp
 
 from ravine._tree import Fixed, Linear, trainable
@@ -211,6 +211,7 @@ def test_the_mean_field_is_a_fixed_point_and_exact_without_couplings(x64):
     assert float(alone.log_bound()) == pytest.approx(float(alone.log_partition()), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_the_slope_at_the_mean_field_is_that_of_the_bound(x64):
     """E is linear in each unit, so the contrast of positions at their mean field lowers minus the bound."""
     model = machine(6, 3, strength=0.7)
@@ -241,7 +242,7 @@ def holes() -> tuple[np.ndarray, np.ndarray]:
     return X * mask, mask
 
 
-@pytest.mark.parametrize("units", [7, 14])
+@pytest.mark.parametrize("units", some([7, 14], 7))
 def test_rows_score_what_a_list_of_states_says(units, x64):
     """Seven units are summed over row by row; of fourteen the missing ones are completed."""
     model = machine(units, 4, strength=0.6)
@@ -284,6 +285,7 @@ def slope(model, positions: jnp.ndarray, negatives: jnp.ndarray):
     return jax.grad(loss)(parts)
 
 
+@pytest.mark.slow
 def test_centring_keeps_the_law_and_turns_the_slope(x64):
     model, stream = machine(5, 3), np.random.default_rng(0)
     data, other = (jnp.asarray(stream.random((6, 5)) < 0.5, float) for _ in range(2))
@@ -343,6 +345,7 @@ def test_a_hidden_unit_learns_what_no_pairs_of_cells_tell():
     assert -np.log(4) > BoltzmannMachine(hidden=4, **fields).fit(PARITY).score(PARITY) > -1.6
 
 
+@pytest.mark.slow
 def test_the_verbs_of_the_recipe():
     model = BoltzmannMachine(hidden=2, steps=20, sweeps=20, random_state=0).fit(PARITY)
     assert model.transform(PARITY).shape == (40, 2) and model.reconstruct(PARITY).shape == (40, 3)

@@ -249,6 +249,7 @@ def test_holes_are_filled_and_observed_cells_kept_to_the_letter(shell, tmp_path)
     assert "with missing values" in shell("score", tmp_path / "run", tmp_path / "holes.csv")[1]
 
 
+@pytest.mark.slow
 def test_a_table_of_text_numbers_and_dates_is_fitted_drawn_and_filled(shell, tmp_path):
     table = pd.DataFrame(
         {
@@ -288,6 +289,7 @@ def test_draws_are_numbered_files(shell, folder, tmp_path):
     assert_refused(shell("impute", folder, "iris", "--out", out, "--draws", "2", "--interval", "0.9"), "one of draws")
 
 
+@pytest.mark.slow
 def test_intervals_and_multiple_imputations_are_files(shell, folder, tmp_path):
     X = holed_iris(tmp_path / "holes.parquet")
     words = ("impute", folder, tmp_path / "holes.parquet", "--out", tmp_path / "filled.csv")

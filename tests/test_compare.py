@@ -248,7 +248,7 @@ def test_differences_are_those_that_decide_and_the_first_has_the_highest_lower_b
         assert best_of([plain(3.0), bracketed(5.0, gap), plain(9.0, "estimate")]).label == first
 
 
-@pytest.mark.parametrize("folds", some([None, 2], None))
+@pytest.mark.parametrize("folds", some([None, 2]))
 def test_an_energy_is_bracketed(folds):
     X = bits_of_a_tree(300)
     annealed = Normalised(AIS(200, 50))

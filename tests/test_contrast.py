@@ -497,6 +497,7 @@ def test_a_centred_step_does_not_care_which_value_is_called_one():
     assert np.max(np.abs(apart)) > 1e-2
 
 
+@pytest.mark.slow
 @double
 def test_offsets_follow_the_data():
     model = energy_of(GOLDEN)

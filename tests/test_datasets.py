@@ -165,6 +165,7 @@ def test_sets_that_need_the_folder_say_so(monkeypatch, tmp_path):
         load_dataset("mnist")
 
 
+@pytest.mark.slow
 def test_listing_loads_no_heavy_library():
     heavy = ("jax", "sklearn", "pandas", "PIL", "pyarrow", "equinox", "scipy")
     code = f"import sys, ravine.data as d; d.dataset_names(); d.read_table; assert not set({heavy}) & set(sys.modules)"

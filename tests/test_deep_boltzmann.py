@@ -207,7 +207,7 @@ def test_layers_with_too_many_states_are_annealed(x64):
     assert (np.abs(np.asarray(got.value) - want) < LIMIT * error).all()
 
 
-@EVERY
+@ONE
 def test_annealing_finds_log_z(sizes, x64):
     model = net(sizes)
     found = AIS(steps=200, chains=100)(model, key=jr.key(1))
@@ -347,6 +347,7 @@ def test_a_layer_stands_in_for_one_like_it(x64):
     np.testing.assert_allclose(jax.vmap(lowest.coupling.down)(jnp.asarray(h)), h @ dense.T, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_pairs_learn_apart_and_their_copies_stay_alike():
     model, batch = net((4, 3, 2, 2)), Row(jnp.asarray(cells(4), jnp.float32), jnp.asarray(cells(4)[::-1] > 0))
     rule = Pairwise(centred(Contrastive(Contrast(), Persistent(1, 10)), 0.1))

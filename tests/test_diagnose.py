@@ -447,6 +447,7 @@ def independent_bits(logits: list[float]) -> Helmholtz:
     return Helmholtz(p, Amortised(Filled(Fixed(jnp.zeros(d))), law))
 
 
+@pytest.mark.slow
 def test_log_scores_of_independent_bits_have_their_expectation():
     """Of m draws c ~ Binomial(m, p) equal a one: E[log((c + 1/2) / (m + 1))] by summation."""
     logits, m = [-1.0, 0.5, 2.0], 39
@@ -528,6 +529,7 @@ def test_discrete_layers_and_few_rows_leave_some_out():
     assert "discrete" in dict(found.left_out)["gradient"] and "too few" in dict(found.left_out)["samples"]
 
 
+@pytest.mark.slow
 def test_what_does_not_apply_is_left_out_with_a_reason():
     found = diagnose(generator(), rows_of(generator(), 30), key=jr.key(0), effort=EFFORT)
     reasons = dict(found.left_out)

@@ -157,6 +157,7 @@ def test_edits_come_in_the_container_of_the_rows(bits_of_two):
     assert small().fit(pictures, two_kinds()[1]).edit(pictures[:5], 0).shape == (5, 2, 2)
 
 
+@pytest.mark.slow
 def test_an_edit_of_a_row_is_that_among_others(bits_of_two):
     """To the bit, also with another label in each row, and with holes."""
     model, X, y = bits_of_two
@@ -198,7 +199,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", some(KINDS, "bits", "reals"))
+@pytest.mark.parametrize("kind", some(KINDS, "reals"))
 def test_inputs_are_uncorrelated_with_three_labels(kind):
     """Over the training rows, below 1e-10, in double precision; of the released units they are not."""
     fields, see = KINDS[kind]
@@ -233,12 +234,14 @@ def test_rows_without_a_label_do_not_count():
     assert model.constraint_residual(X, y) > 1e-5
 
 
+@pytest.mark.slow
 def test_single_precision_keeps_to_its_digits():
     X, y = two_kinds()
     model = small(precision="float32", rate=0.05).fit(X, y)
     assert 1e-12 < model.constraint_residual(X, y) < 1e-6
 
 
+@pytest.mark.slow
 def test_holes_in_the_training_rows():
     X, y = two_kinds()
     X[np.random.default_rng(1).uniform(size=X.shape) < 0.2] = np.nan
@@ -246,6 +249,7 @@ def test_holes_in_the_training_rows():
     assert model.constraint_residual() < 1e-12 and np.isfinite(model.score(X))
 
 
+@pytest.mark.slow
 def test_with_all_units_released_nothing_is_constrained():
     X, y = two_kinds()
     model = small(free=3, rate=0.05).fit(X, y)

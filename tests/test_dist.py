@@ -365,8 +365,7 @@ REJECTED = (
 )  # drawn by rejection: the derivative is that of the law, not of the program
 LAW = pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
 # One law of each family where a property takes long to compile; every law by `make test-all`.
-FEW = {"gaussian", "low-rank-gaussian", "student-t", "bernoulli", "one-hots", "poisson", "beta", "concrete", "igr"}
-FEW |= {"subset", "mixed"}
+FEW = {"gaussian", "low-rank-gaussian", "bernoulli", "one-hots", "poisson", "beta", "concrete", "mixed"}
 
 
 def few(laws):

@@ -467,6 +467,7 @@ VALUE = [0.3, 0, 1, 0, 0, 1, 0, 0, 4, -1.2, 0, 1, 0.7, 1]
 NUMBERS = TABLE.size((14,))
 
 
+@pytest.mark.slow
 def test_a_mixed_law_is_its_parts_side_by_side(x64):
     raw, x = jr.normal(KEY, (NUMBERS,), float), a(VALUE)
     law, end = TABLE(raw, (14,)), 0
@@ -483,6 +484,7 @@ def test_a_mixed_law_is_its_parts_side_by_side(x64):
     np.testing.assert_allclose(got_score[0], score, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_mixed_law_draws_what_each_column_can_hold(x64):
     raw = jr.normal(KEY, (NUMBERS,), float)
     draws = np.asarray(drawn(TABLE(raw, (14,)), jr.split(KEY, 400)))

@@ -53,8 +53,9 @@ EXAMPLES = {str(path.relative_to(ROOT)): list(parsed(path).examples()) for path 
 
 
 # Pages that take long; what they show is tested elsewhere too.
-LONG = ("anomalies", "compare", "explain", "given", "gradients", "multiple-imputation", "report", "sentences", "tables")
-DEAR = {f"docs/guides/{name}.md" for name in LONG}
+GUIDES = "anomalies compare explain few-labels given gradients inside multiple-imputation report sentences tables"
+CONCEPTS = "codes-of-rows coupled-networks energies local-learning wake-sleep"
+DEAR = {f"docs/guides/{name}.md" for name in GUIDES.split()} | {f"docs/concepts/{name}.md" for name in CONCEPTS.split()}
 RUN = [page for page, examples in EXAMPLES.items() if examples]
 
 

@@ -602,6 +602,7 @@ def test_a_constant_column_and_one_never_seen():
     assert np.isfinite(np.asarray(law.mean())).all()
 
 
+@pytest.mark.slow
 def test_fixed_bias_stays_and_free_bias_moves():
     batch = batch_of(2, True)
     free = example("factor-analysis")

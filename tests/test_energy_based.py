@@ -122,6 +122,7 @@ def test_rows_with_holes_are_scored_as_quadrature_scores_them():
     assert value[2] == 0 and error[1] == 0
 
 
+@pytest.mark.slow
 def test_chains_from_a_row_bound_its_density_from_below():
     model = ring()
     x = jnp.array([[0.7, -0.9], [1.2, 0.1], [-1.0, -0.6]])

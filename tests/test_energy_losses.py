@@ -428,6 +428,7 @@ def test_the_start_of_the_path_is_a_law_of_noise(x64):
     assert abs(float(jnp.mean(draws))) < LIMIT * 1.5 / np.sqrt(4000)
 
 
+@pytest.mark.slow
 def test_noise_contrasts_are_their_formula_and_want_an_offset(x64):
     model, rows = bent(1), Row(jnp.array([[0.3], [1.2]]), weight=jnp.array([1.0, 3.0]))
     made, seen = NoiseContrastive(4, gaussian_noise(1.5))(model, rows, key=jr.key(7))

@@ -324,6 +324,7 @@ def test_a_number_says_how_the_data_were_treated(treatment):
         assert values is None or set(np.unique(filled[:, 2])) <= values
 
 
+@pytest.mark.slow
 def test_a_dequantised_mixture_is_a_lower_bound():
     X = np.random.default_rng(0).integers(0, 5, size=(500, 2)).astype(float)
     model = rv.GaussianMixture(kind="levels", levels=5, dequantise="uniform", random_state=0).fit(X)

@@ -85,6 +85,7 @@ def gaussian_machine() -> Harmonium:
     return Harmonium(visible, BinaryUnits((5,), numbers((5,), 2)), Dense(numbers((3, 5), 3)), Fixed(visible))
 
 
+@pytest.mark.slow
 def test_hidden_units_and_a_gaussian_are_a_restricted_boltzmann_machine(x64):
     machine = gaussian_machine()
     precision = jnp.exp(-2 * machine.visible.log_scale)
@@ -136,6 +137,7 @@ def test_annealing_finds_what_quadrature_finds(d, x64):
     assert found.direction == "lower" and abs(found.value - log_z) < LIMIT * found.standard_error + 0.01
 
 
+@pytest.mark.slow
 def test_a_cell_that_is_known_is_held(x64):
     """The integral over the other coordinate, by chains in which one is held; 400 of them."""
     model, known = product(2), 0.7
@@ -155,6 +157,7 @@ def test_the_path_leads_from_the_base_to_the_product(x64):
     assert float(model.log_start()) == pytest.approx(np.log(2 * np.pi * 1.2**2), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_draws_have_the_moments_of_quadrature(x64):
     """1000 chains of 100 steps; first and second moments are within 4.5 standard errors."""
     places, log_mass = table(2)
@@ -215,6 +218,7 @@ def bits(shape: tuple[int, ...], seed: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).integers(0, 2, size=shape), float)
 
 
+@pytest.mark.slow
 def test_energies_side_by_side_are_those_alone(x64):
     together, alone = three()
     x, key = bits((3, 4), 0), jr.key(4)

@@ -253,6 +253,7 @@ def fitted(signs) -> rv.LearningToExplain:
     return explainer(steps=200, rate=1e-2).fit(*signs)
 
 
+@pytest.mark.slow
 def test_names_and_classes_are_kept(signs, fitted):
     X, y = signs
     found = fitted.explain(X)
@@ -335,6 +336,7 @@ def test_a_black_box_is_asked(signs):
     assert asked.bound(X) == pytest.approx(told.bound(X, box.predict_proba(X)))
 
 
+@pytest.mark.slow
 def test_holes_are_no_values():
     """A missing cell may hold anything, and a selected one tells at most that it is missing."""
     stream = np.random.default_rng(0)

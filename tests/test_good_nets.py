@@ -97,6 +97,7 @@ def test_silent_units_learn_from_their_peers_alone(goodness, peers, learns):
         np.testing.assert_array_equal(found[RectifiedThrough], found[Rectified])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_units_that_were_not_silent_a_moment_ago_learn_by_any_slope():
     """An activity is 0.3 of what it was: its goodness has a slope though the unit is silent now."""

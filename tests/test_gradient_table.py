@@ -20,6 +20,7 @@ def bits() -> GradientTable:
     return estimator_table(MODELS["bits"](), ELBO(RLOO(2)), binary_rows(), key=jr.key(0), draws=512)
 
 
+@pytest.mark.slow
 def test_the_exact_gradient_judges_where_states_are_few(bits):
     assert bits.reference == "the exact gradient" and bits.draws == 512 and bits.current == "RLOO()"
     assert bits["Enumerate()"].variance < 1e-9 and not bits["Enumerate()"].seen_biased
@@ -107,6 +108,7 @@ def test_recommendations_say_why(rows, words):
     assert re.search(words, GradientTable(tuple(rows), "the truth", 32, 1).recommendation())
 
 
+@pytest.mark.slow
 def test_bad_requests_are_one_line():
     model = MODELS["linear-gaussian"]()
     with pytest.raises(ValueError, match="the objective: expected one with a gradient estimator"):

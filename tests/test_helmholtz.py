@@ -109,7 +109,9 @@ def agrees(found, want):
     assert worst.max() < LIMIT, worst
 
 
-@pytest.mark.parametrize("mask", [None, jnp.array([True, False, True])], ids=["whole", "with a hole"])
+@pytest.mark.parametrize(
+    "mask", [pytest.param(None, marks=pytest.mark.slow), jnp.array([True, False, True])], ids=["whole", "with a hole"]
+)
 def test_wake_sleep_equals_enumeration(mask):
     model, row = two_layers(), Row(X, mask=mask)
     want = -gradient(lambda m: waking(model, row)(m) + dreaming(model, mask)(m), model)
@@ -164,6 +166,7 @@ def test_equilibrium_is_two_gradients():
     assert np.all(found[:, 1 : 1 + size] == 0)
 
 
+@pytest.mark.slow
 def test_equilibrium_takes_latents_that_are_known():
     model = two_layers()
     known = (jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]))

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.stats as st
-from helpers import LIMIT, cast, worst
+from helpers import LIMIT, cast, some, worst
 
 from ravine._tree import AbstractMoved, Steered, as_arrays, strong
 from ravine.core import Row, averaged
@@ -191,6 +191,7 @@ def test_a_longer_step_is_denser_and_quieter():
     assert min(worst(f, exact) for f in found[1:]) > 2 * LIMIT  # biased
 
 
+@pytest.mark.slow
 @x64
 def test_the_step_multiplies_the_slope_of_one_row():
     """However many rows the cost is averaged over, and whatever their weights."""
@@ -252,6 +253,7 @@ def test_the_number_of_non_zeros_approaches_its_target():
     assert float(learned(AIMLE(0.01, target=0.0, rate=0.02), 1).learned.value) == 0.0
 
 
+@pytest.mark.slow
 @x64
 def test_padding_is_not_counted_and_weights_do_not_matter():
     half = jnp.where(jnp.arange(50) < 25, 3.0, 0.0)
@@ -261,6 +263,7 @@ def test_padding_is_not_counted_and_weights_do_not_matter():
     assert (float(empty.value), float(empty.mean)) == (5.0, 1.0)
 
 
+@pytest.mark.slow
 def test_many_draws_are_one_mean_count():
     """Of several copies and of several draws: the mean count stays a mean."""
     d, counter = OneNode(Subset(jnp.array([1.0, 0.0, 0.3, -1.0]), 2)), AIMLE(9.0).learning(4, (4,), key=jr.key(0))
@@ -289,9 +292,11 @@ def test_a_steered_number_is_moved_by_its_rate():
 
 # Extremes.
 
+EXTREME = [IMLE(1e-6), IMLE(1e6, symmetric=True), AIMLE(0.0), AIMLE(1e-4), AIMLE(50.0)]
+
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("gradient", [IMLE(1e-6), IMLE(1e6, symmetric=True), AIMLE(0.0), AIMLE(1e-4), AIMLE(50.0)])
+@pytest.mark.parametrize("gradient", some(EXTREME, *EXTREME[1:3]), ids=repr)
 def test_far_logits_and_costs_are_survived(kind, gradient):
     law, wanted = WANTED[kind]
     far = jnp.where(wanted > 0, -50.0, 50.0).at[..., 0].set(0.1)
@@ -305,6 +310,7 @@ def test_far_logits_and_costs_are_survived(kind, gradient):
         assert leaf.dtype == jnp.float32 and np.all(np.isfinite(leaf))
 
 
+@pytest.mark.slow
 def test_a_cost_that_does_not_look_has_no_gradient():
     slope = jax.grad(lambda free: AIMLE()(lambda z: jnp.asarray(3.0), Bernoulli(free), key=jr.key(0)))(jnp.ones(3))
     assert np.all(slope == 0)
@@ -348,6 +354,7 @@ class SpanningTree(AbstractSolved):
         return self.states()[jr.categorical(key, self.states() @ self.logits)]
 
 
+@pytest.mark.slow
 def test_it_learns_through_a_solver_in_numpy():
     """Compiled, over a batch of draws: the tree that is wanted becomes the heaviest."""
     wanted = jnp.asarray(heaviest_tree(np.array([0.0, 3.0, 0.0, 2.0, 1.0, 0.0], "float32")))
@@ -387,6 +394,7 @@ def test_who_serves_a_subset_and_a_solver():
 # Subsets as the output of a network.
 
 
+@pytest.mark.slow
 @x64
 def test_links_of_subsets_start_at_the_shares():
     mean = jnp.array([[0.9, 0.5, 0.4, 0.2], [0.3, 0.8, 0.5, 0.4]])

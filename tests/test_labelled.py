@@ -109,6 +109,7 @@ def test_the_likelihood_sums_over_classes_and_styles(model):
     assert abs(float(value[0]) - logsumexp(terms)) < LIMIT * float(error[0]) + 1e-5
 
 
+@pytest.mark.slow
 def test_the_loss_adds_the_shares_of_known_labels(model):
     batch = Row(jnp.asarray(np.stack([ROW] * 3)), y=jnp.array([0, -1, 1]), y_mask=jnp.array([True, False, True]))
     (plain, metrics), (more, _) = (SemiSupervised(Enumerate(), a)(model, batch, key=jr.key(0)) for a in (0.0, 2.0))
@@ -199,6 +200,7 @@ def two_groups() -> tuple[np.ndarray, np.ndarray]:
     return X, y
 
 
+@pytest.mark.slow
 def test_a_fitted_model_comes_back_with_its_labels(tmp_path):
     X, y = two_groups()
     model = recipe().fit(X, y)

@@ -72,6 +72,7 @@ def test_the_mean_is_linear_in_the_class(x64):
     np.testing.assert_allclose(half, 0.5 * (one + other), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_maximum_likelihood_climbs_as_em_does(x64):
     """Its gradient is the expected gradient of the complete data, by Fisher's identity."""
     batch = Row(jnp.asarray(np.stack([X, X * 0.5])), weight=jnp.array([1.0, 3.0]))

@@ -220,6 +220,7 @@ def test_a_soft_draw_is_no_tree_but_a_gradient_of_its_own_value():
     assert 0.01 < float(tree.merges[0].max()) < 0.99 and np.allclose(tree.merges.sum(axis=1), 1)
 
 
+@pytest.mark.slow
 def test_other_estimators_are_nested_and_too_many_calls_refused():
     m, row = model(), sentence(FOUR, 4)
     slope = eqx.filter_jit(eqx.filter_grad(loss_of(IMLE(5.0), row)))(m, jr.key(0))
@@ -315,6 +316,7 @@ def test_a_fit_is_a_classifier():
     assert np.abs(other.predict_proba(X) - p).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_sentence_is_answered_alone_as_among_others():
     X = [*data()[0][:30], listops.generate(9, seed=17, longest=16)[0][0]]
     p, trees = fitted().predict_proba(X), fitted().parse(X)

@@ -116,9 +116,7 @@ ORDERED = {  # the less noisy one first; the same number of cost evaluations
 }
 
 
-@pytest.mark.parametrize(
-    "name", some(ORDERED, "disarm < arm", "rloo-2 < score-2", "nvil < score-1", "rebar: learned < as made")
-)
+@pytest.mark.parametrize("name", some(ORDERED, "disarm < arm", "rloo-2 < score-2", "nvil < score-1"))
 def test_less_noisy_at_the_same_number_of_evaluations(name):
     less, more = (make() for make in ORDERED[name])
     node = Bernoulli(less.logits)
@@ -150,6 +148,7 @@ def test_running_numbers_follow_what_they_are_told_whatever_the_optimiser():
     assert min(map(float, jax.tree.leaves(moved))) > 0
 
 
+@pytest.mark.slow
 def test_a_learned_baseline_follows_the_mean_cost_and_lowers_the_signal():
     """Of each row: the baseline is near its expected cost, so that the squared signal is near the least there is."""
     model, _ = fitted(nvil(decay=0.99), ELBO(), batches, steps=1500)

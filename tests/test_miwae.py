@@ -37,6 +37,7 @@ def small(**fields) -> rv.MIWAE:
     return rv.MIWAE(**(tiny | fields))
 
 
+@pytest.mark.slow
 def test_the_recogniser_sees_zeros_and_no_mask():
     schema = Schema.infer(holed(curve()), standardise=True)
     model = small().build(schema, key=jr.key(0))

@@ -25,7 +25,9 @@ NETS = {  # how to make it, shape of its input, number of outputs
     "writer": (lambda **form: writer(6, 60, (5, 4), jnp.tanh, (5, 2, 3), (2, 3), **form), (6,), 60),
     "decoder-one-level": (lambda **form: ConvDecoder(6, (3, 4), 12, channels=(2,), **form), (6,), 12),
 }
-NET = pytest.mark.parametrize(("make", "shape", "outputs"), NETS.values(), ids=NETS)
+FEW = ("mlp", "res-mlp", "encoder", "decoder-odd-sides-colour", "reader", "writer")  # the others by `make test-all`
+MARKED = [pytest.param(*net, id=name, marks=() if name in FEW else pytest.mark.slow) for name, net in NETS.items()]
+NET = pytest.mark.parametrize(("make", "shape", "outputs"), MARKED)
 
 
 @NET

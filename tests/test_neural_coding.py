@@ -270,6 +270,7 @@ def test_the_curvature_of_the_law_on_top(family):
     assert np.allclose(model.curvature(z, row), want, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_top_is_fitted_to_where_it_settles():
     """Two kinds of rows and two components: means and shares are those of each kind's settled tops."""
@@ -306,6 +307,7 @@ def fitted(circuit: NeuralCircuit = T1, **fields) -> NeuralGenerativeCoding:
     return NeuralGenerativeCoding(circuit=circuit, **given).fit(patterns())
 
 
+@pytest.mark.slow
 def test_learning_lowers_the_discrepancy_and_completes_patterns():
     """Observed cells are never altered; missing ones follow the kind of the row."""
     model, X = fitted(), patterns(20)
@@ -329,6 +331,7 @@ def test_sparsity_is_the_share_of_active_cells():
     assert np.allclose(model.sparsity(X), [np.mean(lower > 0), np.mean(top > 0)], atol=1e-7)
 
 
+@pytest.mark.slow
 def test_log_p_is_a_bound_and_rows_are_drawn():
     model, X = fitted(), patterns(10)
     got = model.log_likelihood(X)

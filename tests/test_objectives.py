@@ -100,6 +100,7 @@ def test_at_the_exact_posterior_every_draw_gives_log_p_and_sticking_the_landing_
     np.testing.assert_allclose(noisy[:, GENERATOR], draws[:, GENERATOR], atol=1e-11)
 
 
+@pytest.mark.slow
 def test_importance_weighted_bounds_rise_with_k_and_stay_below_log_p():
     def values(k):
         keys = jr.split(jr.key(k), N)

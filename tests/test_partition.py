@@ -154,7 +154,7 @@ def drawn(found: Table, law: np.ndarray, seed: int) -> Any:
     return pick(found.v.states, np.random.default_rng(seed).choice(found.v.number, size=N, p=law / law.sum()))
 
 
-@pytest.mark.parametrize("name", ANNEALED)
+@pytest.mark.parametrize("name", some(ANNEALED, "golden", "spin potts", "count gaussian"))
 def test_the_mean_weight_of_a_chain_is_z(name):
     found = table(name)
     log_w = forwards(found.model, None, jr.split(jr.key(0), N))
@@ -187,6 +187,7 @@ def test_with_held_cells_z_is_the_sum_over_the_others(name):
     assert unlike_one(-log_w, -log_z) < LIMIT
 
 
+@pytest.mark.slow
 def test_betas_rise_from_0_to_1():
     for name, steps in (("golden", 60), ("potts rectified", 7)):
         betas = np.asarray(eqx.filter_jit(adapted_betas)(energy_of(name), steps, key=jr.key(4)))

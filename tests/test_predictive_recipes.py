@@ -106,6 +106,7 @@ def test_patterns_are_completed_and_observed_cells_stay(hybrid):
     assert model.inverse_transform(top).shape == X.shape
 
 
+@pytest.mark.slow
 def test_log_p_is_a_bound_above_that_of_coins_and_rises_with_draws():
     """Over 100 rows; four times as many draws lie above with 4.5 standard errors, or the draws hardly matter."""
     model, X = coder(), patterns()
@@ -142,6 +143,7 @@ def test_real_cells_have_a_learned_precision():
     assert model.score(X) > independent + 0.5
 
 
+@pytest.mark.slow
 def test_columns_of_ones_and_zeros_start_at_their_rates():
     model = PredictiveCoding(latents=2, hidden=(3,), steps=1, rate=1e-9, validation=0.0, random_state=0)
     bias = model.fit(patterns()).model_.links[-1].layer.bias

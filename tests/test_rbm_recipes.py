@@ -235,6 +235,7 @@ def two_groups() -> tuple[np.ndarray, np.ndarray]:
     return X.astype(float), y
 
 
+@pytest.mark.slow
 def test_weights_begin_as_wide_as_said():
     X = np.random.default_rng(0).integers(0, 2, size=(20, 40))
     model = rv.RBM(hidden=50, spread=0.2, rate=0.0, steps=1, random_state=0, progress=False).fit(X)
@@ -420,6 +421,7 @@ def test_digits_are_told_by_a_machine_for_each():
     assert np.mean(shares.max(axis=1)[model.predict(held) == truth]) > np.mean(shares.max(axis=1))
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_machine_of_a_class(tmp_path):
     X, y = two_groups()
     model = experts().fit(X, y)

@@ -99,6 +99,7 @@ def test_variational_factor_analysis_approaches_the_true_model():
     assert evidence - 0.1 < elbo < evidence
 
 
+@pytest.mark.slow
 def test_learning_one_half_closes_the_gap_and_learning_the_other_opens_it(x64):
     """Yang 2022, section 3.3: the two steps of EM, seen by freezing one half of the pair at a time."""
     X = tutorial()[0]
@@ -134,6 +135,7 @@ def test_learning_one_half_closes_the_gap_and_learning_the_other_opens_it(x64):
 # --- the variational auto-encoder
 
 
+@pytest.mark.slow
 def test_a_vae_learns_that_pixels_belong_together():
     """Better on held-out digits than independent columns with the same law, by far."""
     data = load_dataset("digits").train

@@ -351,6 +351,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_reports_on_the_rows_that_were_kept(run, capsys):
     capsys.readouterr()
     assert main(["report", str(run)]) == 0

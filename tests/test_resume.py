@@ -327,6 +327,7 @@ def test_em_ends_a_run():
     assert rises == sorted(rises) and int(got.state.step) < 500
 
 
+@pytest.mark.slow
 def test_history_says_where_a_run_is(often):
     got = fit(RUNS["two-stages"], patience=99)
     assert [line["done"] for line in got.history] == [5, 10, 15, 20, 25, 30, 33]
@@ -439,6 +440,7 @@ def test_one_pass_sees_each_row_once_and_goes_on():
     assert going[1] == 6 + 2 + 6 + 1
 
 
+@pytest.mark.slow
 def test_a_first_pass_starts_where_a_fit_starts(x64):
     """Not from the blank model, where all causes are equal and EM stays for ever."""
     recipe = FactorAnalysis(latents=1, rate=Power(-0.6), batch_size=8)

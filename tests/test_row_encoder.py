@@ -13,6 +13,7 @@ import jax.random as jr
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import some
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
@@ -60,7 +61,7 @@ def fitted(name: str) -> RowEncoder:
 # --- the contract
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", some(ENCODERS, "sparse"))
 def test_what_an_encoder_answers(name):
     model, X = fitted(name), table()
     H = model.transform(X)
@@ -88,6 +89,7 @@ def test_more_is_given_back_after_training(name):
     assert error(longer.denoise(X)) < 0.5 and error(X.mean(axis=0)) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_frames_and_images_come_back_as_they_came():
     frame = pd.DataFrame(table(), columns=list("abcd"), index=range(100, 180))
     model = ENCODERS["denoising"](steps=2).fit(frame)
@@ -402,6 +404,7 @@ def test_units_tell_wide_from_tall_better_than_pixels(share, layers, most):
         assert probed(model.transform(X), wide, 1200) <= most * probed(X, wide, 1200)
 
 
+@pytest.mark.slow
 def test_noise_may_be_a_schedule_and_text():
     falling = Denoising(Masking(Linear(0.8, 0.2, 10.0)))
     model = ENCODERS["denoising"](learning=falling, steps=10).fit(noisy(50)[0])

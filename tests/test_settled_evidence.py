@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from helpers import LIMIT, LOG_P, NOISE, B, W, X, affine, dense
+from helpers import LIMIT, LOG_P, NOISE, B, W, X, affine, dense, some
 from scipy import stats
 
 from ravine._check import Complaint
@@ -100,7 +100,7 @@ def bent() -> PredictiveGenerator:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("freedom", [None, 8.0])
+@pytest.mark.parametrize("freedom", some([None, 8.0], None))
 def test_a_bent_net_agrees_with_quadrature(freedom):
     model, row = bent(), Row(jnp.asarray([1.0, 0.0, 1.0]), jnp.asarray([True, True, True]))
     grid = jnp.linspace(-8, 8, 801)
@@ -112,6 +112,7 @@ def test_a_bent_net_agrees_with_quadrature(freedom):
     assert repeated(around(k=1, widen=1.2, freedom=freedom), model, row)[0].mean() < exact
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_proposal_lies_at_the_top_of_the_joint_law():
     """Newton's method makes up for settling that has not begun, and never goes down."""
@@ -125,6 +126,7 @@ def test_the_proposal_lies_at_the_top_of_the_joint_law():
     assert np.abs(slope).max() < 1e-3 < energies[0] - energies[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_row_without_cells_scores_zero():
     row = Row(jnp.zeros((1, 3)), jnp.zeros((1, 3), bool))

@@ -227,7 +227,7 @@ LEARNING = {
 }
 
 
-@pytest.mark.parametrize("name", some(LEARNING, "gradient"))
+@pytest.mark.parametrize("name", some(LEARNING))
 def test_a_dictionary_is_found_again(name):
     """At least 90 % of thirty atoms; of a random dictionary none. A larger penalty turns the atoms a little."""
     x, truth = synthetic()

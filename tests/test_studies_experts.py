@@ -111,6 +111,7 @@ def test_a_few_steps_on_clusters_help(monkeypatch):
     assert len(figure.axes) == 3 and len(figure.axes[0].patches) == 12
 
 
+@pytest.mark.slow
 def test_digits_in_small(monkeypatch):
     """Two classes whose bits differ; the study knows the paper's protocol, not its data."""
     stream = np.random.default_rng(0)

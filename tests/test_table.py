@@ -127,6 +127,7 @@ def test_extra_zeros_and_limits_may_be_declared():
     assert {type(part).__name__ for part in law.parts} == {"CensoredGaussian", "ZeroInflated"}
 
 
+@pytest.mark.slow
 def test_columns_of_one_kind_are_cells_of_one_law_that_leaves_each_as_it_was():
     """The numbers of a column give, by its own link, its part of the density."""
     unit, order = STREAM.random(40), ("ordinal", list("SML"))
