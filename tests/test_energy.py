@@ -44,8 +44,8 @@ from scipy.special import erfcx, logsumexp
 from ravine._tree import Fixed, trainable
 from ravine.core import Row
 from ravine.kernels import Gibbs
-from ravine.models.energy import CentredHarmonium, Convolution, Dense, Harmonium, Scaled, log_sum
-from ravine.models.unit_groups import Beside, CountUnits, state_count
+from ravine.models.energy import CentredHarmonium, Convolution, Dense, Harmonium, Scaled
+from ravine.models.unit_groups import Beside, CountUnits, log_sum, state_count
 from ravine.models.units import (
     BinaryUnits,
     GaussianUnits,

@@ -85,14 +85,7 @@ class Schema:
         check_fields(self)
 
     @classmethod
-    def infer(
-        cls,
-        X: Any,
-        *,
-        names: Any = None,
-        image_shape: Any = None,
-        **treatment: Unpack[Treatment],
-    ) -> Schema:
+    def infer(cls, X: Any, *, names: Any = None, image_shape: Any = None, **treatment: Unpack[Treatment]) -> Schema:
         """Look at the training data and decide how a model should see it. NaN is ignored.
 
         Parameters
@@ -359,9 +352,8 @@ class Schema:
 
     def _columns(self, table: np.ndarray, given: Any) -> np.ndarray:
         got = math.prod(table.shape[1:])
-        require(
-            got == self.width, "the data", f"{self.width} columns", f"{got}", "give the columns of the training data"
-        )
+        do = "give the columns of the training data"
+        require(got == self.width, "the data", f"{self.width} columns", f"{got}", do)
         names = column_names(None, given, got)
         same = names is None or self.names is None or names == self.names
         require(same, "the columns", shown(self.names), shown(names), "give them in the order of the training data")

@@ -22,8 +22,7 @@ from ravine.evidence import Enumerated
 from ravine.evidence.annealing import log_mean
 from ravine.evidence.normalised import usual_partition
 from ravine.models.deep_belief import DeepBelief
-from ravine.models.energy import countable
-from ravine.models.unit_groups import state_count
+from ravine.models.unit_groups import countable, state_count
 
 MOST = 2**16  # states of all layers that are listed
 AT_ONCE = 16  # rows

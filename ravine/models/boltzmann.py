@@ -24,7 +24,7 @@ from ravine._tree import Fixed, unfix
 from ravine.core import AbstractEnergy, AbstractRule, Metrics, Row, Scalar, rows_in, walk
 from ravine.dist import Bernoulli
 from ravine.kernels import Gibbs
-from ravine.models.energy import log_sum, total
+from ravine.models.unit_groups import log_sum, total
 from ravine.models.units import BinaryUnits, wide
 from ravine.posteriors import OneNode
 

@@ -18,8 +18,8 @@ from ravine._check import require
 from ravine._tree import Fixed
 from ravine.core import AbstractDistribution, AbstractEnergy, AbstractRule, Metrics, Row, Scalar
 from ravine.kernels import Gibbs
-from ravine.models.energy import AbstractCoupling, CentredHarmonium, Harmonium, total
-from ravine.models.unit_groups import Beside, Together, state_count
+from ravine.models.energy import AbstractCoupling, CentredHarmonium, Harmonium
+from ravine.models.unit_groups import Beside, Together, state_count, total
 from ravine.models.units import AbstractUnits, BinaryUnits, Field
 from ravine.posteriors import OneNode
 

@@ -10,25 +10,20 @@ import abc
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
-from typing import Self, cast
+from typing import Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from ravine._check import require
 from ravine._tree import Fixed, unfix
 from ravine.core import AbstractDistribution, AbstractEnergy, AbstractPosterior, Row, Scalar
 from ravine.kernels import Gibbs
-from ravine.models.unit_groups import Beside, state_count
+from ravine.models.unit_groups import Beside, countable, log_sum, state_count, total
 from ravine.models.units import AbstractCountable, AbstractUnits, Field
 from ravine.posteriors import OneNode
-
-AT_ONCE = 2**13  # states that are listed together
 
 
 class AbstractCoupling(eqx.Module):
@@ -368,38 +363,3 @@ class CentredHarmonium(AbstractEnergy):
         model = self.model
         visible = model.visible.pushed(sign * model.coupling.down(lam))
         return dataclasses.replace(model, visible=visible, hidden=model.hidden.pushed(sign * model.coupling.up(mu)))
-
-
-def total(cells: PyTree[Float[Array, "..."]]) -> Scalar:
-    """The sum of everything."""
-    return sum((jnp.sum(leaf) for leaf in jax.tree.leaves(cells)), jnp.array(0.0))
-
-
-def countable(units: AbstractUnits) -> AbstractCountable:
-    """The units, if all of their states can be listed.
-
-    Raises
-    ------
-    ValueError
-        In one line, when they cannot.
-    """
-    got, do = type(units).__name__, "estimate it by annealing"
-    known = isinstance(units, AbstractCountable) and not math.isinf(state_count(units))
-    require(known, "an exact partition function", "a group of units of finitely many states", got, do)
-    return cast(AbstractCountable, units)
-
-
-def log_sum(units: AbstractCountable, value: Callable[[PyTree], Scalar], at_once: int = AT_ONCE) -> Scalar:
-    """log of the sum of exp(value(state)) over all states of the units, some at a time."""
-    choices = units.choices()
-    count = math.prod(choices)
-    strides = np.cumprod([1, *choices[:-1]])
-
-    def block(top: Scalar, first: Int[Array, ""]) -> tuple[Scalar, None]:
-        places = first + jnp.arange(min(at_once, count))
-        digits = (places[:, None] // jnp.asarray(strides)[None]) % jnp.asarray(choices)[None]
-        values = jax.vmap(lambda d: value(units.state(d)))(digits)
-        return jnp.logaddexp(top, jax.nn.logsumexp(jnp.where(places < count, values, -jnp.inf))), None
-
-    starts = jnp.arange(0, count, min(at_once, count))
-    return jax.lax.scan(block, jnp.array(-jnp.inf), starts)[0]

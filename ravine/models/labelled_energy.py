@@ -17,8 +17,8 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 from ravine.core import AbstractDistribution, AbstractEnergy, Metrics, Row, Scalar, walk, weights
 from ravine.dist import OneHot
 from ravine.kernels import Gibbs
-from ravine.models.energy import AbstractCoupling, Harmonium, total
-from ravine.models.unit_groups import Beside
+from ravine.models.energy import AbstractCoupling, Harmonium
+from ravine.models.unit_groups import Beside, total
 from ravine.models.units import AbstractUnits, SoftmaxUnits
 from ravine.posteriors import Chain
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Any, Self, cast
 
 import equinox as eqx
 import jax
@@ -15,8 +16,11 @@ import numpy as np
 from jax.scipy.special import gammaln
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from ravine._check import require
 from ravine.core import AbstractDistribution, Scalar
 from ravine.models.units import LEAST, AbstractCountable, AbstractUnits, Cells, Field, wide
+
+AT_ONCE = 2**13  # states that are listed together
 
 
 class Tally(AbstractDistribution):
@@ -161,3 +165,38 @@ def state_count(units: AbstractUnits) -> float:
     if isinstance(units, Beside):
         return math.prod(map(state_count, units.groups))
     return math.prod(map(float, units.choices())) if isinstance(units, AbstractCountable) else math.inf
+
+
+def total(cells: PyTree[Float[Array, "..."]]) -> Scalar:
+    """The sum of everything."""
+    return sum((jnp.sum(leaf) for leaf in jax.tree.leaves(cells)), jnp.array(0.0))
+
+
+def countable(units: AbstractUnits) -> AbstractCountable:
+    """The units, if all of their states can be listed.
+
+    Raises
+    ------
+    ValueError
+        In one line, when they cannot.
+    """
+    got, do = type(units).__name__, "estimate it by annealing"
+    known = isinstance(units, AbstractCountable) and not math.isinf(state_count(units))
+    require(known, "an exact partition function", "a group of units of finitely many states", got, do)
+    return cast(AbstractCountable, units)
+
+
+def log_sum(units: AbstractCountable, value: Callable[[PyTree], Scalar], at_once: int = AT_ONCE) -> Scalar:
+    """log of the sum of exp(value(state)) over all states of the units, some at a time."""
+    choices = units.choices()
+    count = math.prod(choices)
+    strides = np.cumprod([1, *choices[:-1]])
+
+    def block(top: Scalar, first: Int[Array, ""]) -> tuple[Scalar, None]:
+        places = first + jnp.arange(min(at_once, count))
+        digits = (places[:, None] // jnp.asarray(strides)[None]) % jnp.asarray(choices)[None]
+        values = jax.vmap(lambda d: value(units.state(d)))(digits)
+        return jnp.logaddexp(top, jax.nn.logsumexp(jnp.where(places < count, values, -jnp.inf))), None
+
+    starts = jnp.arange(0, count, min(at_once, count))
+    return jax.lax.scan(block, jnp.array(-jnp.inf), starts)[0]
