@@ -526,6 +526,7 @@ def test_ctrl_c_saves_and_resume_completes(shell, tmp_path):
     assert after[: len(lines)] == lines and after[-1]["step"] == last
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_reading_is_no_error(tmp_path):
     read, write = os.pipe()
     os.close(read)

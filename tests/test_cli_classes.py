@@ -131,6 +131,7 @@ def test_labels_may_be_a_column_of_a_file(shell, table, tmp_path):
     assert_refused(shell("score", run, tmp_path / "bare.csv"), "a data frame with a column 'the kind'")
 
 
+@pytest.mark.slow
 def test_a_model_of_rows_takes_its_labels_from_a_column_too(shell, table, tmp_path):
     words = ["--set", "steps=2", "--set", "latents=1", "--set", "hidden=(3,)", "--test-size", "0", "--out", tmp_path]
     assert shell("fit", "semi-supervised-gumbel", table, *words, "--label", "the kind")[0] == 0

@@ -270,6 +270,7 @@ def test_an_energy_is_bracketed(folds):
     assert f"upper, lower {found.low:.3f}" in line and max(map(len, str(made).splitlines())) <= 120
 
 
+@pytest.mark.slow
 def test_rows_with_holes_have_no_bracket():
     X = bits_of_a_tree(60)
     X[::3, 1] = np.nan

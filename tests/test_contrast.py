@@ -334,6 +334,7 @@ def test_fast_weights_move_the_chains_and_nothing_else():
     assert eqx.tree_equal(after, (ends, overlay))
 
 
+@pytest.mark.slow
 @double
 def test_the_overlay_decays_and_follows_the_slope():
     """decay * overlay - rate * gradient, where the gradient is that of the model without it; schedules are resolved."""

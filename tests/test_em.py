@@ -589,6 +589,7 @@ def test_probabilistic_pca_reaches_its_closed_form():
     assert float(jnp.abs(model.noise.scales)) ** 2 == pytest.approx(rest, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_constant_column_and_one_never_seen():
     """The first gets the smallest noise allowed, the second keeps what it had."""
     x, mask = rows(11, 0.2)

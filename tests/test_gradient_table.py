@@ -26,6 +26,7 @@ def test_the_exact_gradient_judges_where_states_are_few(bits):
     assert bits["Enumerate()"].variance < 1e-9 and not bits["Enumerate()"].seen_biased
 
 
+@pytest.mark.slow
 def test_what_is_declared_is_what_is_seen(bits):
     """Sixteen groups, a threshold of three jackknife errors: at most two of twelve unbiased ones may be above it."""
     honest = [row for row in bits.rows if not row.declared_biased]

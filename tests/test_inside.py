@@ -331,6 +331,7 @@ def test_cells_that_are_missing_stay_missing_and_others_move():
     assert found.distance[5] == 0 and found.distance[4] > 0 and found.moves[4, 1] == 0
 
 
+@pytest.mark.slow
 def test_rows_come_back_in_the_kind_they_came_in():
     X, y = table()
     frame = pd.DataFrame(X, columns=list("abcd"), index=np.arange(ROWS) + 100)

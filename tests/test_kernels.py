@@ -410,6 +410,7 @@ def test_tempering_holds_cells():
     assert np.all(np.asarray(ends)[:, :2] == [1, 0]) and 0 < np.asarray(ends)[:, 2:].mean() < 1
 
 
+@pytest.mark.slow
 def test_points_of_a_support_are_all_different():
     """The listings that these tests rest on."""
     for name in ("golden", "convolution", "beside count", "potts softmaxes"):

@@ -329,6 +329,7 @@ def words(tree: Any) -> list[str]:
     return [tree] if isinstance(tree, str) else words(tree[0]) + words(tree[1])
 
 
+@pytest.mark.slow
 def test_trees_hold_the_words_in_order():
     X = data()[0]
     trees = fitted().parse(X)

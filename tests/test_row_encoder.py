@@ -237,6 +237,7 @@ def test_codes_of_another_width_are_refused():
 # --- what each is made of
 
 
+@pytest.mark.slow
 def test_cells_are_read_as_what_they_are():
     digits = load_digits().data[:60]
     build = lambda X, **fields: ENCODERS["denoising"](steps=1, **fields).fit(X).model_  # noqa: E731
@@ -260,6 +261,7 @@ def noisy(n: int = 600) -> tuple[np.ndarray, np.ndarray]:
     return clean, clean * (stream.uniform(size=clean.shape) > 0.3)
 
 
+@pytest.mark.slow
 def test_denoising_undoes_what_a_plain_autoencoder_keeps():
     """The mean error of cells of other rows: at most a third of that of the corruption, and below the plain one's."""
     clean, spoilt = noisy()
@@ -271,6 +273,7 @@ def test_denoising_undoes_what_a_plain_autoencoder_keeps():
     assert made["denoising"] < given / 3 and made["denoising"] < made["plain"]
 
 
+@pytest.mark.slow
 def test_a_chain_makes_rows_of_the_kind_of_the_data():
     """Cells of a block are alike in what is drawn, and blocks are not; the first draws stay when more are asked for."""
     clean, _ = noisy()
@@ -330,6 +333,7 @@ def small(**fields: Any) -> StackedDenoising:
     return StackedDenoising(**{"layers": (8, 6), "steps": 100, "tuning": 200, "tuning_rate": 1e-2, **QUIET} | fields)
 
 
+@pytest.mark.slow
 def test_a_stack_becomes_a_classifier():
     X, y = blocks()
     model = small(passes=3).fit(X[:150], np.array(["left", "right"])[1 - y[:150]])
