@@ -63,7 +63,9 @@ UNITS: dict[str, Callable[[int], Any]] = {
 }
 REAL = ("gaussian", "rectified", "mixed")
 PAIRINGS = [f"{visible} {hidden}" for visible in UNITS if visible != "softmaxes" for hidden in UNITS]
-QUICK = [name for name in PAIRINGS if name.endswith(" binary")] + ["beside mixed"]  # each unit is seen in every run
+# In every run each kind of unit is on one side of a machine, and each kind of hidden unit that is summed out otherwise.
+QUICK = [name for name in PAIRINGS if name.endswith(" binary")]
+QUICK += ["binary gaussian", "binary rectified", "potts softmaxes", "beside mixed"]
 GOLDEN, CONVOLUTION = "golden", "convolution"
 
 
