@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from ravine.recipes.stacked_denoising import DenoisingAutoencoder as DenoisingAutoencoder
     from ravine.recipes.stacked_denoising import StackedDenoising as StackedDenoising
     from ravine.recipes.structured_prediction import StructuredPrediction as StructuredPrediction
+    from ravine.recipes.unsupervised_forward_forward import UnsupervisedForwardForward as UnsupervisedForwardForward
     from ravine.recipes.vae import VAE as VAE
     from ravine.registry import load as load
     from ravine.report import report as report
@@ -106,6 +107,7 @@ _HOMES = {
     "StackedDenoising": "ravine.recipes.stacked_denoising",
     "Stage": "ravine.train",
     "StructuredPrediction": "ravine.recipes.structured_prediction",
+    "UnsupervisedForwardForward": "ravine.recipes.unsupervised_forward_forward",
     "VAE": "ravine.recipes.vae",
     "VariationalFactorAnalysis": "ravine.recipes.factor_analysis",
     "anomalies": "ravine.anomalies",

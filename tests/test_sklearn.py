@@ -21,6 +21,7 @@ from ravine.latent_layers import LatentLayer
 from ravine.models.boltzmann import Drawn
 from ravine.models.coupled import AssociativeMemory
 from ravine.models.families import Diagonal, Full, Given
+from ravine.models.forward_forward import SoftmaxReadOut
 from ravine.models.sparse_coding import FISTA, AfterSteps
 from ravine.network_classifier import NetworkClassifier
 from ravine.recognisers import GradientSettling
@@ -59,6 +60,9 @@ RECIPES = {
         steps=3, layers=(3,), top=AssociativeMemory(2), sweeps=2, particles=3, **BITS
     ),
     "ForwardForward": rv.ForwardForward(layers=(8,), steps=300, rate=1e-2),
+    "UnsupervisedForwardForward": rv.UnsupervisedForwardForward(
+        layers=(8,), steps=300, rate=1e-2, read_out=SoftmaxReadOut(0)
+    ),
     "PredictiveCodingClassifier": rv.PredictiveCodingClassifier(hidden=(8,), steps=300, rate=1e-2),
     "PredictiveCoding": rv.PredictiveCoding(
         latents=2, hidden=(3,), steps=3, settling=GradientSettling(3, 0.1), evidence=AroundSettled(3)
@@ -104,6 +108,7 @@ EXPECTED_FAILURES = {
     "CoupledNetwork": {WEIGHTS: BATCHES},
     "CoupledClassifier": {WEIGHTS: BATCHES},
     "ForwardForward": {WEIGHTS: BATCHES},
+    "UnsupervisedForwardForward": {WEIGHTS: BATCHES},
     "PredictiveCodingClassifier": {WEIGHTS: BATCHES},
     "PredictiveCoding": {WEIGHTS: BATCHES},
     "DenoisingAutoencoder": {WEIGHTS: BATCHES},

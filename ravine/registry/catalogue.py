@@ -50,6 +50,7 @@ RECIPES: Mapping[str, tuple[str, str]] = {
     "sparse-coding": ("ravine.recipes.sparse_coding", "SparseCoding"),
     "stacked-denoising": ("ravine.recipes.stacked_denoising", "StackedDenoising"),
     "structured-prediction": ("ravine.recipes.structured_prediction", "StructuredPrediction"),
+    "unsupervised-forward-forward": ("ravine.recipes.unsupervised_forward_forward", "UnsupervisedForwardForward"),
     "vae": ("ravine.recipes.vae", "VAE"),
     "variational-factor-analysis": ("ravine.recipes.factor_analysis", "VariationalFactorAnalysis"),
 }

@@ -30,6 +30,7 @@ from ravine.recipes.forward_forward import ForwardForward
 from ravine.recipes.helmholtz_machine import HelmholtzMachine
 from ravine.recipes.predictive_coding import PredictiveCoding, PredictiveCodingClassifier
 from ravine.recipes.stacked_denoising import StackedDenoising
+from ravine.recipes.unsupervised_forward_forward import UnsupervisedForwardForward
 
 SCALES: Mapping[str, Mapping[str, Any]] = {"small": {"rows": 256}}
 RECORDED = Path(ravine.recipes.__file__).parent / "results"
@@ -58,6 +59,7 @@ WAYS = {
     "predictive coding, generative": Way(PredictiveCoding, "small", (True, False, True)),
     "Forward-Forward, 2 x 500": Way(ForwardForward, "small", (True, True, False)),
     "Forward-Forward, 4 x 2000": Way(ForwardForward, "paper", (True, True, False)),
+    "Forward-Forward, hybrids": Way(UnsupervisedForwardForward, "paper", (True, True, False)),
     "coupled, transposed": Way(CoupledClassifier, "small", (True, False, False)),
     "coupled, separate": Way(CoupledClassifier, "small-separate", (True, True, False)),
     "coupled, label sent back": Way(CoupledClassifier, "small-back-propagated", (False, False, False)),
