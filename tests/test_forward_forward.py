@@ -307,6 +307,10 @@ def test_hybrids_are_of_two_rows_in_patches():
         alike(first.reshape(n, *image)) > 0.8
         and 0.45 < alike(np.asarray(jr.bernoulli(jr.key(1), 0.5, (n, *image)))) < 0.55
     )
+    real, dark = Hybrids(hidden=0.3)(wide, Row(x), key=jr.key(0))
+    np.testing.assert_array_equal(real, np.where(real > 0, x, 0))
+    np.testing.assert_array_equal(dark, np.where(real > 0, others, 0))  # the same cells of both
+    assert abs(np.mean(real == 0) - 0.3) < 4.5 * np.sqrt(0.3 * 0.7 / real.size)
     colours = Hybrids().mask((12, 10, 3), key=jr.key(0))
     assert np.all(colours == colours[:, :, :1]) and Hybrids().mask((7,), key=jr.key(0)).shape == (7,)
 

@@ -105,9 +105,12 @@ class Hybrids(AbstractOthers):
     Parameters
     ----------
     rounds : how often bits are blurred.
+    hidden : share of the cells of rows and of hybrids that are made 0, drawn anew each time: layers that never see a row
+        twice do not learn the rows by heart.
     """
 
     rounds: int = eqx.field(static=True, default=8)
+    hidden: float = eqx.field(static=True, default=0.0)
     by_label: ClassVar[bool] = False
 
     def __call__(self, model: GoodLayers, batch: Row, *, key: PRNGKeyArray) -> Pair:
@@ -117,7 +120,8 @@ class Hybrids(AbstractOthers):
         mask = jax.vmap(lambda k: self.mask(shape, key=k).ravel())(jr.split(bits, len(rows)))
         others = jnp.roll(rows, jr.randint(shift, (), 1, max(len(rows), 2)), axis=0)
         show = jax.vmap(lambda x: model.shown(x, model.neutral()))
-        return show(rows), show(jnp.where(mask, rows, others))
+        kept = jr.bernoulli(jr.fold_in(key, 2), 1 - self.hidden, rows.shape)
+        return show(jnp.where(kept, rows, 0)), show(jnp.where(kept & mask, rows, jnp.where(kept, others, 0)))
 
     def mask(self, shape: tuple[int, ...], *, key: PRNGKeyArray) -> Bool[Array, "..."]:
         """Which cells come from the one row; all channels of a pixel alike."""

@@ -73,7 +73,7 @@ class UnsupervisedForwardForward(GoodClassifier):
     shows: ClassVar[bool] = False
     trials: ClassVar[Mapping[str, Trial]] = {
         "small": good_trial(REVIVED, 4, 1000, 30, None, " has larger nets only"),
-        "paper": good_trial(REVIVED, 4, 2000, 60, 0.9863, ""),
+        "paper": good_trial(REVIVED | {"others": Hybrids(2, 0.3)}, 4, 2000, 60, 0.9863, ""),
     }
 
     def build(self, schema: Schema, classes: int = 2, *, key: PRNGKeyArray) -> GoodNet:
