@@ -1,6 +1,7 @@
 """Forward-Forward without labels. Hinton 2022, *The Forward-Forward algorithm: some preliminary investigations*.
 
-arXiv:2212.13345, section 3.2: hybrids of two images. The settings of the trials are those of `ForwardForward`.
+arXiv:2212.13345, section 3.2: hybrids of two images. The settings of the trials are those of `ForwardForward`; in the
+largest, cells are hidden while the layers learn, which the paper does not do: else they know the rows by heart.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class UnsupervisedForwardForward(GoodClassifier):
     Parameters
     ----------
     layers, goodness, rectifier, peers, decay, rate, batch_size, steps : as for `ForwardForward`.
-    others : the rows to be bad at: ``Hybrids(rounds)``, in patches that are larger for more rounds.
+    others : the rows to be bad at: ``Hybrids(rounds, hidden)``, in patches that are larger for more rounds, with a share
+        of the cells hidden.
     read_out : ``SoftmaxReadOut(skip)``, which leaves out so many of the lowest layers.
 
     Examples
