@@ -46,8 +46,8 @@ from ravine.models.goodness import (
 from ravine.nets._init import linear
 from ravine.objectives.goodness import Hybrids, LikelyWrongLabel, LocalGoodness, WrongLabel, blurred
 from ravine.recipes._recurrent_forward_forward import RecurrentForwardForward
-from ravine.recipes.unsupervised_forward_forward import UnsupervisedForwardForward
 from ravine.recipes.forward_forward import ForwardForward
+from ravine.recipes.unsupervised_forward_forward import UnsupervisedForwardForward
 
 CELLS, CLASSES = 6, 3
 

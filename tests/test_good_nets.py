@@ -20,8 +20,8 @@ from ravine.models.forward_forward import FirstCells, GoodnessReadOut, Recurrent
 from ravine.models.goodness import MeanOfSquares, Minus, Rectified, RectifiedThrough, SumOfSquares, good_layers
 from ravine.objectives.goodness import Hybrids, LikelyWrongLabel, LocalGoodness, WrongLabel
 from ravine.recipes._recurrent_forward_forward import RecurrentForwardForward
-from ravine.recipes.unsupervised_forward_forward import UnsupervisedForwardForward
 from ravine.recipes.forward_forward import ForwardForward
+from ravine.recipes.unsupervised_forward_forward import UnsupervisedForwardForward
 
 CELLS, CLASSES, ROWS = 13, 3, 8
 SCHEMA = Schema((CELLS,), "real")

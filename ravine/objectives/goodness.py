@@ -105,8 +105,8 @@ class Hybrids(AbstractOthers):
     Parameters
     ----------
     rounds : how often bits are blurred.
-    hidden : share of the cells of rows and of hybrids that are made 0, drawn anew each time: layers that never see a row
-        twice do not learn the rows by heart.
+    hidden : share of the cells of rows and of hybrids that are made 0, drawn anew each time: layers that never see a
+        row twice do not learn the rows by heart.
     """
 
     rounds: int = eqx.field(static=True, default=8)

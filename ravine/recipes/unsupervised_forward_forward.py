@@ -44,8 +44,8 @@ class UnsupervisedForwardForward(GoodClassifier):
     Parameters
     ----------
     layers, goodness, rectifier, peers, decay, rate, batch_size, steps : as for `ForwardForward`.
-    others : the rows to be bad at: ``Hybrids(rounds, hidden)``, in patches that are larger for more rounds, with a share
-        of the cells hidden.
+    others : the rows to be bad at: ``Hybrids(rounds, hidden)``, in patches that are larger for more rounds, with a
+        share of the cells hidden.
     read_out : ``SoftmaxReadOut(skip)``, which leaves out so many of the lowest layers.
 
     Examples
