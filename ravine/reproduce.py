@@ -50,7 +50,7 @@ def reproduce(name: str, scale: str, out: Path | None, seed: int, seeds: int, re
         model = _fitted(name, trial, dataset, s, folder, resume)
         if not model.complete_:
             return 130
-        runs.append((model, _evaluated(model, dataset)))
+        runs.append((model, _evaluated(model, trial, dataset)))
         print(f"seed {s}: {runs[-1][1]} after {model.seconds_:.0f} s", flush=True)
     result = (
         _result(name, scale, trial, runs)
@@ -103,9 +103,15 @@ def unfitted(name: str, trial: Trial, hints: Mapping[str, Any], seed: int) -> Fi
     return made(name, said, random_state=seed, **trial.fields)
 
 
-def _evaluated(model: Fitted, dataset: Dataset) -> Evaluation | Accuracy:
-    told = (_labels(dataset)[1],) if isinstance(model, NetworkClassifier) else ()
-    return cast(Any, model).evaluate(dataset.test, *told)
+def _evaluated(model: Fitted, trial: Trial, dataset: Dataset) -> Evaluation | Accuracy:
+    if isinstance(model, NetworkClassifier):
+        return model.evaluate(dataset.test, _labels(dataset)[1])
+    return model.evaluate(_evenly(cast(np.ndarray, dataset.test), trial.tested))
+
+
+def _evenly(test: np.ndarray, rows: int | None) -> np.ndarray:
+    """So many rows that lie evenly among those of the test, or all."""
+    return test if rows is None else test[:: max(1, len(test) // rows)][:rows]
 
 
 def _fitted(name: str, trial: Trial, dataset: Dataset, seed: int, out: Path | None, resume: bool) -> Fitted:
@@ -171,8 +177,7 @@ def _beside(trial: Trial, dataset: Dataset, model: Any) -> dict[str, Any]:
     """The first model evaluated in other ways, each on rows that lie evenly among those of the test."""
     found = []
     for evidence, rows in trial.beside:
-        every = max(1, len(dataset.test) // rows)
-        got = clone_with(model, evidence).evaluate(dataset.test[::every][:rows])
+        got = clone_with(model, evidence).evaluate(_evenly(cast(np.ndarray, dataset.test), rows))
         print(f"beside: {got}", flush=True)
         numbers = {"log_likelihood": got.log_likelihood, "standard_error": got.standard_error, "rows": got.rows}
         found.append(numbers | {"direction": got.direction, "method": got.method})

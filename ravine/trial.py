@@ -19,6 +19,7 @@ class Trial:
     source : where that number was read, and what differs from this run.
     labels : how many rows of each class have a label, for a recipe that learns from a few; None for models of rows.
     accuracy : published share of test rows that are given their right class.
+    tested : how many rows, which lie evenly among those of the test, the log-likelihood is evaluated on; None for all.
     beside : other ways to evaluate the log-likelihood, and of how many test rows each.
     dreams : how many rows of each label the recipe makes, for another classifier to tell, and one to learn from.
     """
@@ -29,6 +30,7 @@ class Trial:
     source: str = ""
     labels: int | None = None
     accuracy: float | None = None
+    tested: int | None = None
     beside: Sequence[tuple[Any, int]] = ()
     dreams: int = 0
 

@@ -1,8 +1,9 @@
 """Neural generative coding. Ororbia & Kifer 2022, Nature Communications 13:2064, arXiv:2012.03405.
 
 Sizes, rates and the wiring of the four members follow the public walk-through of their library and its first versions,
-as far as these tell. Where they do not: the predictions of hidden layers are linear in all members but the last, errors
-of t1-Sigma go up by the transposed weights alone, and precisions are learned through a triangular root.
+as far as these tell. Where they do not: the predictions of hidden layers are linear in all members but the last, and
+errors of t1-Sigma go up by the transposed weights alone. Precisions are learned through a triangular root, without the
+bound that they have there.
 
 The numbers of that walk-through for log p(x) are no log-likelihoods: it adds the log of the number of draws, where an
 average over draws subtracts it.
@@ -41,7 +42,7 @@ from ravine.trial import Trial
 T1 = NeuralCircuit(tanh, identity, SlopedTranspose(), sparsity=0.01)
 T1_SIGMA = NeuralCircuit(relu, identity, Transpose(), correlated=True, sparsity=0.01)
 T2_LSIGMA = NeuralCircuit(relu, identity, Separate(), Competition(), correlated=True)
-PDH = NeuralCircuit(relu, relu, Separate(), Competition(), skips=True)
+PDH = NeuralCircuit(relu, relu, Separate(), Competition(), correlated=True, skips=True)
 
 SYNAPSES = ("weights", "skips", "circuit.feedback")
 ORORBIA = "Ororbia & Kifer 2022; its log p(x) is of another estimator"
@@ -93,7 +94,7 @@ class NeuralGenerativeCoding(Firing, SettlingModel):
 
     kinds: ClassVar[tuple[str, ...]] = ("binary",)
     trials: ClassVar[Mapping[str, Trial]] = {
-        f"small{name}": Trial("mnist", LONG | {"circuit": circuit}, None, f"{ORORBIA}{active}")
+        f"small{name}": Trial("mnist", LONG | {"circuit": circuit}, None, f"{ORORBIA}{active}", tested=2_000)
         for name, (circuit, active) in MEMBERS.items()
     }
 
