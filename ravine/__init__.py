@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from ravine.recipes.learning_to_explain import LearningToExplain as LearningToExplain
     from ravine.recipes.miwae import MIWAE as MIWAE
     from ravine.recipes.mixed_factor_analysis import MixedFactorAnalysis as MixedFactorAnalysis
+    from ravine.recipes.neural_generative_coding import NeuralGenerativeCoding as NeuralGenerativeCoding
     from ravine.recipes.predictive_coding import PredictiveCoding as PredictiveCoding
     from ravine.recipes.predictive_coding import PredictiveCodingClassifier as PredictiveCodingClassifier
     from ravine.recipes.product_of_experts import ProductOfExpertsClassifier as ProductOfExpertsClassifier
@@ -95,6 +96,7 @@ _HOMES = {
     "LogLikelihood": "ravine.core",
     "MIWAE": "ravine.recipes.miwae",
     "MixedFactorAnalysis": "ravine.recipes.mixed_factor_analysis",
+    "NeuralGenerativeCoding": "ravine.recipes.neural_generative_coding",
     "PredictiveCoding": "ravine.recipes.predictive_coding",
     "PredictiveCodingClassifier": "ravine.recipes.predictive_coding",
     "ProductOfExpertsClassifier": "ravine.recipes.product_of_experts",

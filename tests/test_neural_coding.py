@@ -33,7 +33,7 @@ from ravine.models.neural_coding import (
 )
 from ravine.nets import identity
 from ravine.objectives import Hebbian
-from ravine.recipes._neural_generative_coding import PDH, SYNAPSES, T1, T1_SIGMA, T2_LSIGMA, NeuralGenerativeCoding
+from ravine.recipes.neural_generative_coding import PDH, SYNAPSES, T1, T1_SIGMA, T2_LSIGMA, NeuralGenerativeCoding
 from ravine.recognisers import NeuralSettling
 from ravine.rules import Descend, IncomingNorm, Projected
 

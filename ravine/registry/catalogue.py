@@ -42,6 +42,7 @@ RECIPES: Mapping[str, tuple[str, str]] = {
     "latent-tree-classifier": ("ravine.recipes.latent_tree", "LatentTreeClassifier"),
     "miwae": ("ravine.recipes.miwae", "MIWAE"),
     "mixed-factor-analysis": ("ravine.recipes.mixed_factor_analysis", "MixedFactorAnalysis"),
+    "neural-generative-coding": ("ravine.recipes.neural_generative_coding", "NeuralGenerativeCoding"),
     "predictive-coding": ("ravine.recipes.predictive_coding", "PredictiveCoding"),
     "predictive-coding-classifier": ("ravine.recipes.predictive_coding", "PredictiveCodingClassifier"),
     "rbm": ("ravine.recipes.rbm", "RBM"),
