@@ -24,6 +24,7 @@ from ravine.models.families import Diagonal, Full, Given
 from ravine.models.forward_forward import SoftmaxReadOut
 from ravine.models.sparse_coding import FISTA, AfterSteps
 from ravine.network_classifier import NetworkClassifier
+from ravine.recipes.neural_generative_coding import T1
 from ravine.recognisers import GradientSettling
 from ravine.registry import recipe, recipes
 from ravine.row_encoder import RowEncoder
@@ -66,6 +67,9 @@ RECIPES = {
     "PredictiveCodingClassifier": rv.PredictiveCodingClassifier(hidden=(8,), steps=300, rate=1e-2),
     "PredictiveCoding": rv.PredictiveCoding(
         latents=2, hidden=(3,), steps=3, settling=GradientSettling(3, 0.1), evidence=AroundSettled(3)
+    ),
+    "NeuralGenerativeCoding": rv.NeuralGenerativeCoding(
+        hidden=(6, 6), circuit=T1, components=2, steps=3, settling_steps=3, evidence=AroundSettled(3), **BITS
     ),
     "DenoisingAutoencoder": rv.DenoisingAutoencoder(layers=(3,), steps=3, passes=2),
     "ContractiveAutoencoder": rv.ContractiveAutoencoder(layers=(3,), steps=3, passes=2),
@@ -111,6 +115,7 @@ EXPECTED_FAILURES = {
     "UnsupervisedForwardForward": {WEIGHTS: BATCHES},
     "PredictiveCodingClassifier": {WEIGHTS: BATCHES},
     "PredictiveCoding": {WEIGHTS: BATCHES},
+    "NeuralGenerativeCoding": {WEIGHTS: BATCHES},
     "DenoisingAutoencoder": {WEIGHTS: BATCHES},
     "ContractiveAutoencoder": {WEIGHTS: BATCHES},
     "SparseCoding": {WEIGHTS: BATCHES},
