@@ -180,7 +180,7 @@ def test_synapses_learn_products_of_what_they_join(name):
     if model.circuit.correlated:
         assert all(np.allclose(g.root, v, atol=1e-12) for g, v in zip(got.errors, p, strict=True))
     moved = [leaf for leaf in jax.tree.leaves(got) if bool(jnp.any(leaf != 0))]
-    assert len(moved) == {"t1": 3, "t1-sigma": 5, "t2-lsigma": 8, "pdh": 8}[name]
+    assert len(moved) == {"t1": 3, "t1-sigma": 5, "t2-lsigma": 8, "pdh": 10}[name]
 
 
 @pytest.mark.usefixtures("x64")
