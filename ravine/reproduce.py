@@ -105,7 +105,7 @@ def unfitted(name: str, trial: Trial, hints: Mapping[str, Any], seed: int) -> Fi
 
 def _evaluated(model: Fitted, trial: Trial, dataset: Dataset) -> Evaluation | Accuracy:
     if isinstance(model, NetworkClassifier):
-        return model.evaluate(dataset.test, _labels(dataset)[1])
+        return cast(Any, model).evaluate(dataset.test, _labels(dataset)[1])
     return model.evaluate(_evenly(cast(np.ndarray, dataset.test), trial.tested))
 
 

@@ -4,7 +4,7 @@ import gc
 import os
 from pathlib import Path
 
-gc.set_threshold(1_000_000, 50, 100)  # tracing makes many small objects that stay
+gc.set_threshold(100_000, 20, 20)  # tracing makes many small objects that stay
 
 # unoptimised machine code compiles several times faster; results agree to rounding
 UNOPTIMISED = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
