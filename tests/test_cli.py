@@ -377,11 +377,12 @@ def test_reproduce_has_what_it_makes_of_a_label_told_and_evaluates_in_other_ways
         "binarise": "threshold",
         "threshold": 0.0,
     }
-    trial = Trial("moons", fields, None, labels=500, beside=((Layered(1, AIS(50, 20)), 20),), dreams=3)
+    trial = Trial("moons", fields, None, labels=500, tested=30, beside=((Layered(1, AIS(50, 20)), 20),), dreams=3)
     monkeypatch.setattr(rv.DeepBeliefClassifier, "trials", {"small": trial})
     status, out, err = shell("reproduce", "deep-belief-classifier", "--out", tmp_path)
     assert (status, err) == (0, "") and "beside: " in out and "dreams: " in out
     result = json.loads((tmp_path / "result.json").read_text())
+    assert result["measured"]["rows"] == 30
     assert [one["rows"] for one in result["beside"]] == [20] and result["beside"][0]["direction"] == "estimate"
     told, model, data = result["dreams"], rv.load(tmp_path), load_dataset("moons")
     assert len(told["each label"]) == 2 and told["of each label"] == 3 and 0.9 < told["judge"] <= 1
