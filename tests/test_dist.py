@@ -35,6 +35,7 @@ from ravine.dist import (
     Gamma,
     Gaussian,
     LowRankGaussian,
+    MarkovPath,
     Mixed,
     NegativeBinomial,
     Numpyro,
@@ -195,6 +196,16 @@ def subset(d, x, mask):
     return np.log(weight[fits].sum() / weight.sum())
 
 
+def path(d, x, mask):
+    """Of the observed steps, by adding up the probabilities of all paths."""
+    steps, k = x.shape
+    first, moves = (np.exp(log_softmax(np.asarray(part), axis=-1)) for part in (d.start, d.moves))
+    each = np.array(list(itertools.product(range(k), repeat=steps)))
+    chance = first[each[:, 0]] * np.prod([moves[t, each[:, t], each[:, t + 1]] for t in range(steps - 1)], axis=0)
+    fits = np.all(np.where(mask.all(axis=1), each == x.argmax(axis=1), True), axis=1)
+    return np.log(chance[fits].sum() / chance.sum())
+
+
 def von_mises_variance(d):
     angle = np.linspace(-np.pi, np.pi, 20_001)[:-1, None]
     density = st.vonmises.pdf(angle, np.asarray(d.concentration))
@@ -343,6 +354,12 @@ LAWS = {
         mixed,
         mixed_variance,
     ),
+    "markov-path": Law(
+        lambda: MarkovPath(a([0.5, -1.0, 0.2]), a([[[0.0, 1.0, -1.0], A, B], [B, [1.0, 1.0, 0.0], A]])),
+        [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]],
+        path,
+        lambda d: d.mean() * (1 - d.mean()),
+    ),
     "numpyro-laplace": Law(
         lambda: NumpyroReparametrised(nd.Laplace, {"loc": a(A), "scale": a(B)}),
         X,
@@ -356,7 +373,7 @@ LAWS = {
         lambda d: d.parameters["concentration"] / d.parameters["rate"] ** 2,
     ),
 }
-WHOLE = (OneHot, ExpConcrete, Concrete, Dirichlet)  # a vector is seen or missing whole
+WHOLE = (OneHot, MarkovPath, ExpConcrete, Concrete, Dirichlet)  # a vector is seen or missing whole
 REJECTED = (
     Gamma,
     Beta,

@@ -40,6 +40,7 @@ from ravine.dist.links import Levels as Levels
 from ravine.dist.links import Real as Real
 from ravine.dist.links import SharedCovariance as SharedCovariance
 from ravine.dist.links import UnitInterval as UnitInterval
+from ravine.dist.markov import MarkovPath as MarkovPath
 from ravine.dist.mixed import Mixed as Mixed
 from ravine.dist.mixed import MixedLink as MixedLink
 from ravine.dist.positive import Beta as Beta

@@ -1,4 +1,4 @@
-"""Laws that exact models return: one of several laws drawn at random, and a law some of whose cells are known."""
+"""Laws that exact models return: one of several drawn at random, one for each step, one with some cells known."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import jax.random as jr
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ravine.core import AbstractDistribution, Row, Scalar
+from ravine.dist.markov import MarkovPath, filtered
 
 
 class MixtureLaw(AbstractDistribution):
@@ -46,6 +47,66 @@ class MixtureLaw(AbstractDistribution):
         """The mixed expectation."""
         means = jax.vmap(lambda law: law.mean())(self.laws)
         return jnp.tensordot(jax.nn.softmax(self.logits), means, 1)
+
+
+class Stepwise(AbstractDistribution):
+    """Independent steps: ``laws`` is one distribution with a leading axis of steps, and so is the event.
+
+    Examples
+    --------
+    >>> from ravine.dist import Gaussian
+    >>> Stepwise(Gaussian(jnp.array([[1.0], [2.0]]), jnp.ones((2, 1)))).mean().tolist()
+    [[1.0], [2.0]]
+    """
+
+    laws: AbstractDistribution
+
+    def sample(self, *, key: PRNGKeyArray) -> Array:
+        """A draw of every step."""
+        keys = jr.split(key, jax.tree.leaves(self.laws)[0].shape[0])
+        return jax.vmap(lambda law, key: law.sample(key=key))(self.laws, keys)
+
+    def log_prob(self, value: Array, mask: Array | None = None) -> Scalar:
+        """Log density of the observed cells, in nats."""
+        return jnp.sum(jax.vmap(lambda law, *cells: law.log_prob(*cells))(self.laws, value, mask))
+
+    def mean(self) -> Array:
+        """Expectation of every step."""
+        return jax.vmap(lambda law: law.mean())(self.laws)
+
+
+class SwitchedLaw(AbstractDistribution):
+    """Steps whose laws are picked by the path of a Markov chain; ``laws`` has leading axes of steps and of states.
+
+    Examples
+    --------
+    >>> from ravine.dist import Gaussian
+    >>> stay = MarkovPath(jnp.zeros(2), jnp.log(jnp.eye(2))[None])
+    >>> laws = Gaussian(jnp.array([[[-1.0], [1.0]], [[-1.0], [3.0]]]), jnp.ones((2, 2, 1)))
+    >>> SwitchedLaw(stay, laws).mean().tolist()
+    [[0.0], [1.0]]
+    """
+
+    path: MarkovPath
+    laws: AbstractDistribution
+
+    def sample(self, *, key: PRNGKeyArray) -> Array:
+        """A path, then a draw of every step's law."""
+        key_z, key_x = jr.split(key)
+        picked = jnp.argmax(self.path.sample(key=key_z), axis=-1)
+        laws = jax.vmap(lambda law, state: jax.tree.map(lambda leaf: leaf[state], law))(self.laws, picked)
+        return Stepwise(laws).sample(key=key_x)
+
+    def log_prob(self, value: Array, mask: Array | None = None) -> Scalar:
+        """Log density of the observed cells, all paths summed out, in nats."""
+        by_state = jax.vmap(lambda laws, *cells: jax.vmap(lambda law: law.log_prob(*cells))(laws))
+        start, moves = jax.nn.log_softmax(self.path.start), jax.nn.softmax(self.path.moves)
+        return jnp.sum(filtered(start, moves, by_state(self.laws, value, mask))[1])
+
+    def mean(self) -> Array:
+        """Expectation of every step, over the paths too."""
+        means = jax.vmap(jax.vmap(lambda law: law.mean()))(self.laws)
+        return jax.vmap(lambda share, mean: jnp.tensordot(share, mean, 1))(self.path.mean(), means)
 
 
 class Held(AbstractDistribution):
