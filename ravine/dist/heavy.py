@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ravine.core import AbstractReparametrised, Scalar
 from ravine.dist._cells import filled
-from ravine.dist.correlated import observed_factor
+from ravine.dist.correlated import FullGaussian, observed_factor
 
 
 class FullStudentT(AbstractReparametrised):
@@ -75,3 +75,17 @@ class FullStudentT(AbstractReparametrised):
     def mean(self) -> Array:
         """The location; NaN where freedom <= 1, for there the expectation does not exist."""
         return jnp.where(self.freedom > 1, self.location, jnp.nan)
+
+    def condition(self, value: Array, mask: Array | None = None) -> FullStudentT:
+        r"""Law of all cells given the observed ones, which are held at their values as in `FullGaussian.condition`.
+
+        The missing cells have the location of the normal law, :math:`\nu + n` degrees of freedom for n observed cells,
+        and its scale matrix times :math:`(\nu + q) / (\nu + n)`, with q their squared distance. Kotz & Nadarajah 2004,
+        section 1.11.
+        """
+        normal = FullGaussian(self.location, self.factor)
+        seen = jnp.ones(self.location.shape, bool) if mask is None else mask
+        residual = jnp.where(seen, filled(value, seen, self.location) - self.location, 0)
+        square = jnp.sum(solve_triangular(observed_factor(normal.lower(), seen), residual, lower=True) ** 2)
+        given, freedom = normal.condition(value, mask), self.freedom + jnp.sum(seen)
+        return FullStudentT(given.location, given.factor * jnp.sqrt((self.freedom + square) / freedom), freedom)
