@@ -82,9 +82,9 @@ class NormalWishart(AbstractBeliefs):
         """The prior of scikit-learn: one row at the mean of the data, and as many as columns with its variances."""
         mean, scale = column_moments(batch)
         d, ones = mean.size, jnp.ones(k, mean.dtype)
-        freedom = jnp.asarray(d if freedom is None else freedom, mean.dtype)
-        factor = jnp.diag(scale) / jnp.sqrt(freedom)
-        return cls(jnp.tile(mean, (k, 1)), jnp.tile(factor, (k, 1, 1)), strength * ones, freedom * ones)
+        worth = float(d if freedom is None else freedom)
+        factor = jnp.diag(scale) / worth**0.5
+        return cls(jnp.tile(mean, (k, 1)), jnp.tile(factor, (k, 1, 1)), strength * ones, worth * ones)
 
     def components(self) -> FullCovariance:
         return FullCovariance(self.means, self.factors, 0.0, Fixed(jnp.mean(unfix(self.prior)[0], axis=0)))
