@@ -29,8 +29,10 @@ from ravine.dist import FullGaussian
 from ravine.gradients import Enumerate
 from ravine.models.correlated_components import FullCovariance, TiedCovariance
 from ravine.models.diagonal_components import DiagonalCovariance, SphericalCovariance
+from ravine.models.families import Diagonal, MixtureStart, Spread
 from ravine.models.linear_gaussian import DiagonalNoise, IsotropicNoise, LinearGaussian
 from ravine.models.mixture import Mixture
+from ravine.models.restarts import BestOf
 from ravine.models.starts import nearest_seeds
 from ravine.objectives import ELBO
 from ravine.rules.em import EM
@@ -611,3 +613,27 @@ def test_fixed_bias_stays_and_free_bias_moves():
     close(fitted(EM(), held, batch, 1)[0].bias.value, free.bias, 0)
     assert float(jnp.max(jnp.abs(measured(free, batch)["next"].bias - free.bias))) > 1e-3
     assert (np.diff(fitted(EM(tol=-1.0), held, batch, 25)[1]["objective"]) > -1e-9).all()
+
+
+def test_the_best_of_several_starts_is_as_good_as_the_best_alone():
+    """Each start is learned from to its end; a start on a group of its own finds less than all."""
+    batch = batch_of(4, True)
+    start = MixtureStart(Spread(), Diagonal(), 4)
+    ends = []
+    for key in jr.split(jr.key(3), 6):
+        model, before = start(batch, key=key), -np.inf
+        for _ in range(300):
+            now = float(batch.weight @ evidence(model, batch)) / float(jnp.sum(batch.weight))
+            if now - before < 1e-6:
+                break
+            model, before = iterate(model, batch), now
+        ends.append(now)
+    best = eqx.filter_jit(BestOf(start, 6, 1e-6, 300))(batch, key=jr.key(3))
+    found = float(batch.weight @ evidence(best, batch)) / float(jnp.sum(batch.weight))
+    assert max(ends) > min(ends) + 1e-3
+    np.testing.assert_allclose(found, max(ends), atol=1e-6)
+
+
+def test_one_start_is_as_it_was():
+    batch, start = batch_of(4, True), MixtureStart(Spread(), Diagonal(), 4)
+    assert eqx.tree_equal(BestOf(start)(batch, key=jr.key(3)), start(batch, key=jr.key(3)))

@@ -160,8 +160,7 @@ def test_a_mixture_finds_the_classes_of_iris():
     from sklearn.mixture import GaussianMixture
 
     X, y = load_iris(return_X_y=True)
-    ours = [rv.GaussianMixture(components=3, random_state=seed).fit(X) for seed in range(3)]
-    best = max(ours, key=lambda model: model.score(X))
+    best = rv.GaussianMixture(components=3, n_init=3, random_state=0).fit(X)
     theirs = GaussianMixture(3, n_init=3, random_state=0).fit(X)
     assert best.score(X) > theirs.score(X) - 0.01
     assert adjusted_rand_score(y, best.predict(X)) > 0.85

@@ -10,6 +10,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from ravine._check import whole
 from ravine._jax import Precision
 from ravine._tree import AbstractSchedule
 from ravine.answers import Clusters
@@ -18,6 +19,7 @@ from ravine.data import AnySchema
 from ravine.estimator import LatentVariableModel
 from ravine.models.families import AbstractFamily, AbstractStart, Full, MixtureStart, Prepare, Spread
 from ravine.models.mixture import Mixture
+from ravine.models.restarts import BestOf
 from ravine.rules import EM
 from ravine.train import Stage
 
@@ -30,6 +32,7 @@ class GaussianMixture(Clusters, LatentVariableModel):
     components : number of classes.
     covariance : `Full()`, `Tied()`, `Diagonal()` or `Spherical()`, each with its ``reg_covar``.
     start : `Spread()` or `Given(weights, means, covariances)`.
+    n_init : how many starts are learned from, on 10,000 rows at most; learning goes on from the best of their ends.
     tol : learning stops when the mean log-likelihood rises by less than this many nats.
     iterations : passes over the data at most.
     batch_size : rows at a time; None takes all. Passes in batches give the same result, for data larger than memory.
@@ -46,6 +49,7 @@ class GaussianMixture(Clusters, LatentVariableModel):
     components: int = 2
     covariance: AbstractFamily = Full()
     start: AbstractStart = Spread()
+    n_init: int = 1
     tol: float = 1e-3
     iterations: int = 200
     batch_size: int | None = None
@@ -63,6 +67,7 @@ class GaussianMixture(Clusters, LatentVariableModel):
     def stages(self, rows: int) -> list[Stage]:
         """Passes over the data."""
         batches = -(-rows // (self.batch_size or rows))
-        start = Prepare(MixtureStart(self.start, self.covariance, self.components))
+        start = MixtureStart(self.start, self.covariance, self.components)
+        best = Prepare(BestOf(start, whole("n_init", self.n_init), float(self.tol), self.iterations))
         rule = EM(self.tol, self.rate, jnp.asarray(batches))
-        return [Stage(rule, self.iterations * batches, self.batch_size, ordered=True, prepare=start)]
+        return [Stage(rule, self.iterations * batches, self.batch_size, ordered=True, prepare=best)]
