@@ -38,7 +38,7 @@ def test_words_and_picture_of_prototypes():
 
 @pytest.mark.slow
 def test_prototypes_are_told_and_made():
-    found = prototypes.found([0], rows=1_000, steps=3_000)
+    found = prototypes.found([0], rows=2_000, steps=6_000)
     tied, real = found["transposed"], found["real"]
     assert tied["told"][0] > 0.99 and tied["asked"][0] > 0.99 and tied["away"][0] < found["separate"]["away"][0]
     assert real["told"] == [1.0] and 6.2 < real["away"][0] < 6.7 < tied["away"][0] < 8
@@ -61,8 +61,8 @@ def test_few_labels_counts_right_rows(monkeypatch):
     rows = ((X > 7).astype(np.float32), y)
     split = ((rows[0][:1500], y[:1500]), (rows[0][1500:], y[1500:]))
     monkeypatch.setattr(few_labels, "_bits", lambda data: split)
-    monkeypatch.setattr(few_labels, "STOPS", (100, 300))
+    monkeypatch.setattr(few_labels, "STOPS", (1_000, 3_000))
     monkeypatch.setattr(few_labels, "AssociativeMemory", lambda: AssociativeMemory(64))
-    found = few_labels.found([0], labels=[30], steps=1_000, layers=(64,))["30"]
+    found = few_labels.found([0], labels=[30], steps=3_000, layers=(64,))["30"]
     assert found["alone"][0] > 0.6 and found["coupled"][0] > 0.6
     assert len(found["coupled"]) == len(found["alone"]) == 1

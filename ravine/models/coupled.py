@@ -38,7 +38,7 @@ class AbstractOnTop(eqx.Module):
         """The units of the topmost layer."""
 
     @abc.abstractmethod
-    def law(self, units: int, classes: int, sweeps: int, *, key: PRNGKeyArray) -> Top:
+    def __call__(self, units: int, classes: int, sweeps: int, *, key: PRNGKeyArray) -> Top:
         """The law of their states, before anything is learned."""
 
 
@@ -55,7 +55,7 @@ class AssociativeMemory(AbstractOnTop):
     def upper(self, units: int, classes: int) -> AbstractUnits:
         return BinaryUnits().sized((units,))
 
-    def law(self, units: int, classes: int, sweeps: int, *, key: PRNGKeyArray) -> Top:
+    def __call__(self, units: int, classes: int, sweeps: int, *, key: PRNGKeyArray) -> Top:
         return blank_top(units, self.hidden, classes, sweeps, key=key)
 
 
@@ -65,7 +65,7 @@ class ClassMeans(AbstractOnTop):
     def upper(self, units: int, classes: int) -> AbstractUnits:
         return BinaryUnits().sized((units,))
 
-    def law(self, units: int, classes: int, sweeps: int, *, key: PRNGKeyArray) -> Top:
+    def __call__(self, units: int, classes: int, sweeps: int, *, key: PRNGKeyArray) -> Top:
         logits = 0.01 * jr.normal(key, (classes, units))
         return PerClass(logits=logits, label=SoftmaxUnits().sized((classes,)))
 
@@ -76,7 +76,7 @@ class Independent(AbstractOnTop):
     def upper(self, units: int, classes: int) -> AbstractUnits:
         return Beside((BinaryUnits().sized((units,)), SoftmaxUnits().sized((classes,))))
 
-    def law(self, units: int, classes: int, sweeps: int, *, key: PRNGKeyArray) -> Top:
+    def __call__(self, units: int, classes: int, sweeps: int, *, key: PRNGKeyArray) -> Top:
         return Factorised(logits=jnp.zeros(units), label=SoftmaxUnits().sized((classes,)))
 
 
@@ -166,7 +166,7 @@ def coupled_net(
         lower = upper
     upper = on_top.upper(last, classes)
     layers.append(PAIRINGS[pairing](lower, upper, _dense(lower, upper.size, key=keys[-2])))
-    return DeepBelief(tuple(layers), on_top.law(last, classes, sweeps, key=keys[-1]))
+    return DeepBelief(tuple(layers), on_top(last, classes, sweeps, key=keys[-1]))
 
 
 def _layer(

@@ -29,6 +29,7 @@ from ravine.rules import Descend, NormClip, Optimiser, Projected
 from ravine.train import Stage
 
 ATOMS = Part("dictionary")
+ADAM = Descend(LeastCost(), Optimiser(optax.adam, (1e-2,)), on=ATOMS)
 
 
 class SparseCoding(RowEncoder):
@@ -40,8 +41,8 @@ class SparseCoding(RowEncoder):
     penalty : what a unit of code costs, beside half the squared error of a row.
     shrinkage : ``SoftShrinkage()``, or ``NonnegativeShrinkage()`` for codes of at least 0.
     pursuit : how codes are found, and when they are good enough: ``FISTA(GapBelow(1e-3))``, ``FISTA(AfterSteps(100))``.
-    learning : how the dictionary learns from the codes of a batch: ``MOD()`` in closed form, or a gradient step of
-        ``Descend(LeastCost(), gradient_descent(0.1), on=Part("dictionary"))``.
+    learning : how the dictionary learns from the codes of a batch: ``MOD()`` in closed form, or a gradient step such as
+        ``Descend(LeastCost(), gradient_descent(0.1), on=Part("dictionary"))``; None is one of Adam at a rate of 0.01.
     batch_size, steps : rows per step, all of them where None, and the number of steps at most.
 
     Examples
@@ -58,7 +59,7 @@ class SparseCoding(RowEncoder):
     penalty: float = 0.1
     shrinkage: AbstractShrinkage = SoftShrinkage()
     pursuit: AbstractPursuit = FISTA()
-    learning: AbstractRule = Descend(LeastCost(), Optimiser(optax.adam, (1e-2,)), on=ATOMS)
+    learning: AbstractRule | None = None
     batch_size: int | None = 100
     steps: int = 1_000
 
@@ -70,5 +71,5 @@ class SparseCoding(RowEncoder):
 
     def stages(self, rows: int) -> list[Stage]:
         """Codes and a dictionary in turn, from a dictionary of rows."""
-        rule = Projected(self.learning, NormClip(1.0, ATOMS))
+        rule = Projected(self.learning or ADAM, NormClip(1.0, ATOMS))
         return [Stage(rule, self.steps, self.batch_size, prepare=FromRows(), judge=LeastCost())]
