@@ -132,7 +132,7 @@ def test_weights_can_learn_while_latents_settle():
 
 @pytest.mark.slow
 def test_real_cells_have_a_learned_precision():
-    """The precision of a cell is that of the errors left where rows have settled, and tells rows from independent cells."""
+    """The precision of a cell is that of the errors left where rows have settled; rows are not independent cells."""
     stream = np.random.default_rng(0)
     X = np.sign(stream.normal(size=(200, 1))) * np.array([2.0, -2.0, 2.0]) + 0.5 * stream.normal(size=(200, 3))
     fields = {"latents": 1, "hidden": (8,), "steps": 1_500, "rate": 1e-2, "settling": GradientSettling(100, 0.02)}
