@@ -12,11 +12,13 @@ import pytest
 from helpers import LIMIT, row_of, z_scores
 from scipy.linalg import block_diag
 from scipy.stats import multivariate_normal
+from test_factorisations import free_to_meet
 
 from ravine.core import Row, summed
 from ravine.dist import FullGaussian
 from ravine.models.linear_dynamical import LinearDynamical
 from ravine.models.linear_gaussian import DiagonalNoise
+from ravine.models.parallel_scan import filtered_in_parallel, moments_in_parallel
 from ravine.rules.em import EM
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -430,3 +432,41 @@ def test_shapes_that_do_not_agree_are_refused():
     model = system()
     with pytest.raises(ValueError, match=r"needs a transition \(2, 2\)"):
         LinearDynamical(model.initial, jnp.eye(3), model.process, model.loading, model.bias, model.noise)
+
+
+# The same in parallel.
+
+
+@eqx.filter_jit
+def both_ways(model: LinearDynamical, x: Any, seen: Any) -> Any:
+    found = model.filtered(x, seen)
+    known = jnp.all(found.means == found.means)  # the second pass waits for the first
+    other = filtered_in_parallel(model, x, seen & known)
+    squared = lambda f: f._replace(roots=f.roots @ jnp.swapaxes(f.roots, 1, 2))  # noqa: E731
+    moments = found.path().moments(), moments_in_parallel(other.path())
+    return (squared(found), moments[0]), (squared(other), moments[1])
+
+
+@pytest.mark.parametrize("steps", [1, 37])
+def test_scans_in_parallel_equal_the_sequential_ones(steps):
+    rng = np.random.default_rng(5)
+    x, seen = 5 + np.cumsum(rng.normal(size=(steps, D)), axis=0), rng.random((steps, D)) < 0.6
+    seen[5:9] = False
+    sequential, parallel = both_ways(system(), jnp.asarray(np.where(seen, x, np.nan)), jnp.asarray(seen))
+    close(parallel, sequential, 1e-10)
+
+
+def test_no_factorisations_of_many_rows_may_wait_for_one_another():
+    batch, model, value = batch_of(), system(), place()[1]
+
+    def completed(model: LinearDynamical, batch: Row) -> Any:
+        laws = jax.vmap(model.conditional)(batch)
+        return jax.vmap(lambda law: (law.mean(), law.log_prob(value)))(laws)
+
+    def parallel(model: LinearDynamical, batch: Row) -> Any:
+        return jax.vmap(lambda row: filtered_in_parallel(model, row.x, row.mask))(batch)
+
+    for function in (expect, slopes, eqx.filter_jit(completed), eqx.filter_jit(parallel)):
+        assert free_to_meet(function.lower(model, batch).compile().compiled.as_text()) == []
+    twice = eqx.filter_jit(lambda model, batch: (completed(model, batch), parallel(model, batch)))
+    assert free_to_meet(twice.lower(model, batch).compile().compiled.as_text())

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jax.scipy.linalg import cho_solve, solve_triangular
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from ravine._tree import Fixed, unfix
@@ -18,7 +18,7 @@ from ravine.dist._cells import HALF_LOG_2PI
 from ravine.models.laws import Held
 from ravine.models.linear_gaussian import AbstractNoise, DiagonalNoise, LinearGaussian
 from ravine.models.motion import Motion, alive, existing, in_time, moves, seen_cells, windows, with_one
-from ravine.models.state_path import StatePath, lower_root
+from ravine.models.state_path import StatePath, log_density, lower_root
 from ravine.posteriors import OneNode
 
 
@@ -137,11 +137,12 @@ class LinearDynamical(AbstractConjugate):
         rows = windows(batch, -(-2 * k // d))
         factors = LinearGaussian.from_moments(rows, k, noise)
         scores = jax.vmap(lambda row: factors.posterior(row).mean())(rows).reshape(n, steps, k)
-        seen = rows.weight.reshape(n, steps)
+        seen = weights(rows).reshape(n, steps)
         transition, process = in_time(scores, jnp.minimum(seen[:, 1:], seen[:, :-1]))
         initial = FullGaussian(jnp.zeros(k, scores.dtype), jnp.eye(k, dtype=scores.dtype))
         variances = factors.noise_scale()[:d] ** 2
-        return cls(initial, transition, process, factors.loading[:d], factors.bias[:d], noise.of(variances), steps)
+        shown = factors.loading[:d], unfix(factors.bias)[:d], noise.of(variances)
+        return cls(initial, transition, process, *shown, steps)
 
     def sample(
         self, context: PyTree = None, *, key: PRNGKeyArray
@@ -164,10 +165,9 @@ class LinearDynamical(AbstractConjugate):
         return Gaussian(z @ self.loading.T + self.bias[None], scale)
 
     def log_prior(self, z: Float[Array, "t k"], row: Row) -> Scalar:
-        factor, away = jnp.tril(self.process), z[1:] - z[:-1] @ self.transition.T
-        noise = solve_triangular(factor, away.T, lower=True)
-        log_det = away.shape[0] * jnp.sum(jnp.log(jnp.diagonal(factor)))
-        return self.initial.log_prob(z[0]) - 0.5 * jnp.sum(noise**2) - log_det - away.size * HALF_LOG_2PI
+        away = jnp.concatenate([(z[0] - self.initial.location)[None], z[1:] - z[:-1] @ self.transition.T])
+        process = jnp.broadcast_to(jnp.tril(self.process), (z.shape[0] - 1, *self.process.shape))
+        return log_density(away, jnp.concatenate([self.initial.lower()[None], process]))
 
     def log_likelihood(self, z: Float[Array, "t k"], row: Row) -> Scalar:
         return self.likelihood(z).log_prob(row.x, seen_cells(row))
@@ -200,13 +200,13 @@ class LinearDynamical(AbstractConjugate):
         def ahead(law: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
             mean, root = law
             shown = self.loading @ root
-            return self._move(*law)[:2], (self.loading @ mean + self.bias, shown @ shown.T + noise)
+            return self.move(*law)[:2], (self.loading @ mean + self.bias, shown @ shown.T + noise)
 
         return jax.lax.scan(ahead, (found.predicted[ends], found.predicted_roots[ends]), None, steps)[1]
 
     def conditional(self, row: Row) -> Held:
         path, exists = self.path(row), existing(row)[:, None]
-        seen = seen_cells(row.after(path.last.location))
+        seen = seen_cells(row.after(path.last.factor))
         x = jnp.where(seen, row.x, 0)
         return Held(Completed(self, path, x, seen), x, seen | ~jnp.broadcast_to(exists, seen.shape))
 
@@ -247,8 +247,8 @@ class LinearDynamical(AbstractConjugate):
         """
 
         def step(law: tuple[Array, Array], cells: tuple[Array, Array]) -> tuple[tuple[Array, Array], tuple]:
-            mean, root, evidence = self._correct(*law, *cells)
-            ahead, ahead_root, gain, shift, factor = self._move(mean, root)
+            mean, root, evidence = self.correct(*law, *cells)
+            ahead, ahead_root, gain, shift, factor = self.move(mean, root)
             return (ahead, ahead_root), (*law, mean, root, evidence, gain, shift, factor)
 
         start = self.initial.location, self.initial.lower()
@@ -256,21 +256,24 @@ class LinearDynamical(AbstractConjugate):
         predicted = jnp.concatenate([found[0], ahead[None]]), jnp.concatenate([found[1], root[None]])
         return Filtered(*predicted, *found[2:])
 
-    def _correct(
+    def correct(
         self, mean: Float[Array, " k"], root: Float[Array, "k k"], x: Float[Array, " d"], seen: Bool[Array, " d"]
     ) -> tuple[Float[Array, " k"], Float[Array, "k k"], Scalar]:
         """The law of a state after its cells were seen, and their log density: sums of squares, which keep digits."""
         scale = self.noise_scale()
         spread = jnp.where(seen[:, None], (self.loading @ root) / scale[:, None], 0)
         residual = jnp.where(seen, (x - self.bias - self.loading @ mean) / scale, 0)
-        inner = jnp.linalg.cholesky(jnp.eye(mean.size, dtype=root.dtype) + spread.T @ spread)
-        push = cho_solve((inner, True), spread.T @ residual)
+        eye = jnp.eye(mean.size, dtype=root.dtype)
+        inner = jnp.linalg.cholesky(eye + spread.T @ spread)
+        # solved once for both uses: two solutions for many rows at once may wait for one another, see `Row.after`
+        inverse = solve_triangular(inner, eye, lower=True)
+        push = inverse.T @ (inverse @ (spread.T @ residual))
         square = jnp.sum((residual - spread @ push) ** 2) + jnp.sum(push**2)
         log_det = jnp.sum(jnp.log(jnp.diagonal(inner))) + jnp.sum(jnp.where(seen, jnp.log(scale), 0))
         evidence = -0.5 * square - log_det - jnp.sum(seen) * HALF_LOG_2PI
-        return mean + root @ push, solve_triangular(inner, root.T, lower=True).T, evidence
+        return mean + root @ push, root @ inverse.T, evidence
 
-    def _move(self, mean: Float[Array, " k"], root: Float[Array, "k k"]) -> tuple[Array, Array, Array, Array, Array]:
+    def move(self, mean: Float[Array, " k"], root: Float[Array, "k k"]) -> tuple[Array, Array, Array, Array, Array]:
         """The next state's mean and factor; and how this state follows from it: gain, shift and factor."""
         k = mean.size
         both = jnp.block([[self.transition @ root, jnp.tril(self.process)], [root, jnp.zeros_like(root)]])

@@ -22,6 +22,13 @@ def lower_root(columns: Float[Array, "d n"]) -> Float[Array, "d d"]:
     return lower * jnp.where(jnp.diagonal(lower) < 0, -1, 1)[None, :]
 
 
+def log_density(away: Float[Array, "t k"], factors: Float[Array, "t k k"]) -> Scalar:
+    """Summed log densities, in nats, of independent normal vectors: their distances from their means, and factors."""
+    noise = jax.vmap(lambda factor, r: solve_triangular(factor, r, lower=True))(factors, away)
+    log_det = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)))
+    return -0.5 * jnp.sum(noise**2) - log_det - away.size * HALF_LOG_2PI
+
+
 class StatePath(AbstractReparametrised):
     r"""A path of T states of k numbers, each Gaussian given the one after it.
 
@@ -65,9 +72,7 @@ class StatePath(AbstractReparametrised):
         away = value[:-1] - self.shifts - jnp.einsum("tij,tj->ti", self.gains, value[1:])
         away = jnp.concatenate([away, (value[-1] - self.last.location)[None]])
         factors = jnp.concatenate([jnp.tril(self.factors), self.last.lower()[None]])
-        noise = jax.vmap(lambda factor, r: solve_triangular(factor, r, lower=True))(factors, away)
-        log_det = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=1, axis2=2)))
-        return -0.5 * jnp.sum(noise**2) - log_det - away.size * HALF_LOG_2PI
+        return log_density(away, factors)
 
     def mean(self) -> Float[Array, "steps k"]:
         """The smoothed means, shape (T, k)."""
