@@ -53,15 +53,14 @@ class BitComponents(AbstractComponents):
         return Bernoulli(self.logits)
 
     def log_prob_all(self, row: Row) -> Float[Array, " k"]:
-        return jax.vmap(lambda law: law.log_prob(row.x, row.mask))(self.given(row))
+        return _by_law(self.given(row), row)
 
     def statistics(self, row: Row, share: Float[Array, " k"]) -> CellCounts:
-        seen = _seen(row, share.dtype)
-        return CellCounts(jnp.outer(share, seen), jnp.outer(share, jnp.where(seen > 0, row.x, 0)))
+        x, seen = _cells(row, share.dtype)
+        return CellCounts(jnp.outer(share, seen), jnp.outer(share, x))
 
     def evaluate(self, batch: Row) -> tuple[Float[Array, "n k"], Collect]:
-        seen = _seen(batch, self.logits.dtype)
-        x = jnp.where(seen > 0, batch.x, 0)
+        x, seen = _cells(batch, self.logits.dtype)
         log_prob = x @ self.logits.T - seen @ jax.nn.softplus(self.logits).T
         return log_prob, lambda shares: CellCounts(shares.T @ seen, shares.T @ x)
 
@@ -104,7 +103,7 @@ class CodeComponents(AbstractComponents):
         return Codes(self.logits)
 
     def log_prob_all(self, row: Row) -> Float[Array, " k"]:
-        return jax.vmap(lambda law: law.log_prob(row.x, row.mask))(self.given(row))
+        return _by_law(self.given(row), row)
 
     def statistics(self, row: Row, share: Float[Array, " k"]) -> CellCounts:
         values = self._one_hot(row)
@@ -165,15 +164,14 @@ class CountComponents(AbstractComponents):
         return Poisson(self.log_rate)
 
     def log_prob_all(self, row: Row) -> Float[Array, " k"]:
-        return jax.vmap(lambda law: law.log_prob(row.x, row.mask))(self.given(row))
+        return _by_law(self.given(row), row)
 
     def statistics(self, row: Row, share: Float[Array, " k"]) -> CellCounts:
-        seen = _seen(row, share.dtype)
-        return CellCounts(jnp.outer(share, seen), jnp.outer(share, jnp.where(seen > 0, row.x, 0)))
+        x, seen = _cells(row, share.dtype)
+        return CellCounts(jnp.outer(share, seen), jnp.outer(share, x))
 
     def evaluate(self, batch: Row) -> tuple[Float[Array, "n k"], Collect]:
-        seen = _seen(batch, self.log_rate.dtype)
-        x = jnp.where(seen > 0, batch.x, 0)
+        x, seen = _cells(batch, self.log_rate.dtype)
         constant = jnp.sum(gammaln(x + 1), axis=1, keepdims=True)
         log_prob = x @ self.log_rate.T - seen @ jnp.exp(self.log_rate).T - constant
         return log_prob, lambda shares: CellCounts(shares.T @ seen, shares.T @ x)
@@ -260,6 +258,17 @@ class MixedComponents(AbstractComponents):
 def _seen(row: Row, dtype: jnp.dtype) -> Float[Array, "*n d"]:
     """1 for an observed cell, 0 for a missing one."""
     return jnp.ones(row.x.shape, dtype) if row.mask is None else row.mask.astype(dtype)
+
+
+def _cells(row: Row, dtype: jnp.dtype) -> tuple[Float[Array, "*n d"], Float[Array, "*n d"]]:
+    """The cells, 0 where missing, and which were observed."""
+    seen = _seen(row, dtype)
+    return jnp.where(seen > 0, row.x, 0), seen
+
+
+def _by_law(laws: AbstractDistribution, row: Row) -> Float[Array, " k"]:
+    """log p(observed cells) under each of k laws."""
+    return jax.vmap(lambda law: law.log_prob(row.x, row.mask))(laws)
 
 
 def _smoothing(components: BitComponents | CodeComponents | CountComponents) -> Scalar:
