@@ -409,3 +409,8 @@ def test_turns_fill_holes_and_keep_the_rest():
     assert np.mean((filled[:, :24] > 0.5) == patterns[y[:200], :24]) > 0.95
     with pytest.raises(ValueError, match="sweeps"):
         model.alternate(holes, 0)
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_a_memory_on_top_takes_as_many_sweeps_as_it_is_told(classes):
+    assert AssociativeMemory(2)(4, classes, 7, key=jr.key(0)).sweeps == 7

@@ -31,6 +31,7 @@ from ravine.models.sparse_coding import (
     random_dictionary,
 )
 from ravine.objectives import LeastCost
+from ravine.recipes.sparse_coding import SparseCoding
 from ravine.rules import MOD, Descend, NormClip, Optimiser, Projected
 from ravine.train import Stage, train
 
@@ -253,3 +254,12 @@ def test_a_dictionary_begins_with_rows():
     cosines = rows @ np.asarray(made)
     assert (cosines.max(axis=0) > 0.999).all() and len(set(cosines.argmax(axis=0).tolist())) == 4
     assert not np.allclose(cosines.max(axis=0), 1, atol=1e-9)
+
+
+def test_a_recipe_learns_its_dictionary_as_it_is_asked():
+    X = np.random.default_rng(0).laplace(size=(30, 3))
+    adam = Descend(LeastCost(), Optimiser(optax.adam, (1e-2,)), on=Part("dictionary"))
+    fitted = [SparseCoding(atoms=4, steps=3, learning=rule, random_state=0).fit(X) for rule in (None, adam, MOD())]
+    plain, same, closed = (np.asarray(model.model_.dictionary) for model in fitted)
+    assert np.array_equal(plain, same)
+    assert np.abs(plain - closed).max() > 1e-2
