@@ -16,7 +16,7 @@ from ravine.core import AbstractDistribution, AbstractEnergy, Metrics, Row, Scal
 from ravine.objectives.score_matching import filled
 
 
-class AbstractNoise(eqx.Module):
+class AbstractNoiseSource(eqx.Module):
     """A law of positions that can be drawn from and evaluated."""
 
     @abc.abstractmethod
@@ -28,7 +28,7 @@ class AbstractNoise(eqx.Module):
         """Its log density, in nats."""
 
 
-class StartOfPath(AbstractNoise):
+class StartOfPath(AbstractNoiseSource):
     """The independent cells where annealing of the model starts; for an `EnergyNet` its Gaussian base."""
 
     def draw(self, model: AbstractEnergy, *, key: PRNGKeyArray) -> PyTree[Array]:
@@ -38,7 +38,7 @@ class StartOfPath(AbstractNoise):
         return -model.at(jnp.array(0.0)).energy(position) - model.log_start()
 
 
-class FromLaw(AbstractNoise):
+class FromLaw(AbstractNoiseSource):
     """A law of one's own."""
 
     law: AbstractDistribution
@@ -75,7 +75,7 @@ class NoiseContrastive(eqx.Module):
     """
 
     ratio: int = eqx.field(static=True, default=10)
-    noise: AbstractNoise = StartOfPath()
+    noise: AbstractNoiseSource = StartOfPath()
     fill: int = eqx.field(static=True, default=10)
 
     def __call__(self, model: AbstractEnergy, batch: Row, *, key: PRNGKeyArray) -> tuple[Scalar, Metrics]:
