@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ravine.core import LogLikelihood as LogLikelihood
     from ravine.core import Row as Row
     from ravine.data import Schema as Schema
+    from ravine.data import Sequences as Sequences
     from ravine.data import dataset_names as dataset_names
     from ravine.data import load_dataset as load_dataset
     from ravine.data import read_table as read_table
@@ -41,11 +42,13 @@ if TYPE_CHECKING:
     from ravine.recipes.gaussian_rbm import GaussianRBM as GaussianRBM
     from ravine.recipes.gumbel_vae import GumbelVAE as GumbelVAE
     from ravine.recipes.helmholtz_machine import HelmholtzMachine as HelmholtzMachine
+    from ravine.recipes.hidden_markov_model import HiddenMarkovModel as HiddenMarkovModel
     from ravine.recipes.igr_vae import IGRVAE as IGRVAE
     from ravine.recipes.imle_vae import IMLEVAE as IMLEVAE
     from ravine.recipes.latent_class import LatentClass as LatentClass
     from ravine.recipes.latent_tree import LatentTreeClassifier as LatentTreeClassifier
     from ravine.recipes.learning_to_explain import LearningToExplain as LearningToExplain
+    from ravine.recipes.linear_dynamical_system import LinearDynamicalSystem as LinearDynamicalSystem
     from ravine.recipes.miwae import MIWAE as MIWAE
     from ravine.recipes.mixed_factor_analysis import MixedFactorAnalysis as MixedFactorAnalysis
     from ravine.recipes.neural_generative_coding import NeuralGenerativeCoding as NeuralGenerativeCoding
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
     from ravine.recipes.vae import VAE as VAE
     from ravine.registry import load as load
     from ravine.report import report as report
+    from ravine.sequence_model import SequenceModel as SequenceModel
     from ravine.synthesis import synthesize as synthesize
     from ravine.train import Stage as Stage
 
@@ -87,12 +91,14 @@ _HOMES = {
     "GaussianRBM": "ravine.recipes.gaussian_rbm",
     "GumbelVAE": "ravine.recipes.gumbel_vae",
     "HelmholtzMachine": "ravine.recipes.helmholtz_machine",
+    "HiddenMarkovModel": "ravine.recipes.hidden_markov_model",
     "IGRVAE": "ravine.recipes.igr_vae",
     "IMLEVAE": "ravine.recipes.imle_vae",
     "LatentClass": "ravine.recipes.latent_class",
     "LatentTreeClassifier": "ravine.recipes.latent_tree",
     "LatentVariableModel": "ravine.estimator",
     "LearningToExplain": "ravine.recipes.learning_to_explain",
+    "LinearDynamicalSystem": "ravine.recipes.linear_dynamical_system",
     "LogLikelihood": "ravine.core",
     "MIWAE": "ravine.recipes.miwae",
     "MixedFactorAnalysis": "ravine.recipes.mixed_factor_analysis",
@@ -104,6 +110,8 @@ _HOMES = {
     "Row": "ravine.core",
     "Schema": "ravine.data",
     "SemiSupervisedGumbel": "ravine.recipes.semi_supervised_gumbel",
+    "SequenceModel": "ravine.sequence_model",
+    "Sequences": "ravine.data",
     "SigmoidBeliefNet": "ravine.recipes.sigmoid_belief_net",
     "SparseCoding": "ravine.recipes.sparse_coding",
     "StackedDenoising": "ravine.recipes.stacked_denoising",

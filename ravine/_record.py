@@ -87,6 +87,8 @@ def record(fitted: Any, figures: Mapping[str, Any]) -> dict[str, Any]:
     data = {"seed": fitted.seed_, "rows": fitted.schema_.rows}
     if hasattr(fitted, "n_features_in_"):  # sentences have no columns
         data["features"] = int(fitted.n_features_in_)
+    if hasattr(fitted, "steps_"):
+        data["steps"] = fitted.steps_
     if hasattr(fitted, "feature_names_in_"):
         data["names"] = [str(name) for name in fitted.feature_names_in_]
     if hasattr(fitted, "classes_"):
@@ -105,6 +107,8 @@ def record(fitted: Any, figures: Mapping[str, Any]) -> dict[str, Any]:
 def remembered(made: Any, data: Mapping[str, Any]) -> None:
     """Set what a fit learns of its data beside the schema, from the ``data`` of a `record`."""
     made.n_features_in_, made.seed_ = int(data["features"]), int(data["seed"])
+    if "steps" in data:
+        made.steps_ = int(data["steps"])
     if "names" in data:
         made.feature_names_in_ = np.asarray(data["names"], dtype=object)
     if "classes" in data:

@@ -63,12 +63,16 @@ class Answers(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
             row = self._row(values)
             evidence = self._prepared_evidence()
             got = verbs.log_likelihood(self.model_, evidence, row, self.schema_.draw(), key=self._key())
-            log_det = np.asarray(self.schema_.log_det(row.mask, row.x))
+            log_det = self._log_det(row)
         direction = got.direction
         if self.schema_.dequantise != "none":  # E_u[log p(x + u)] <= log P(x)
             direction = "lower" if direction in ("exact", "lower") else "estimate"
         value, error = (np.asarray(part, float) for part in (got.value, got.standard_error))
         return LogLikelihood(value + log_det, error, direction, got.method, got.shared_error)
+
+    def _log_det(self, row: Row) -> np.ndarray:
+        """What turns the density of the cells that the model sees into that of the user's, per row."""
+        return np.asarray(self.schema_.log_det(row.mask, row.x))
 
     def _prepared_evidence(self) -> AbstractEvidence:
         """The evidence with what it needs of this model, such as log Z: computed once."""

@@ -30,6 +30,7 @@ from ravine.evidence import drawn_completion, expected_completion, held_cells
 
 BLOCK, FEW = 16, 4  # rows that are computed together: of most questions, and where many draws of each are weighted
 ROWS = 256  # rows that one call of a compiled program may go through, block by block
+CELLS = 2**18  # of a block, and sixteen times as many of a call: longer rows come in smaller company
 
 Answer = Callable[..., PyTree]  # answer(block, *arguments): arrays with a leading axis of rows
 
@@ -42,9 +43,10 @@ def blockwise(answer: Answer, batch: Row, *arguments: Any, block: int = BLOCK, s
     """
     program = _in_blocks_seldom if seldom else _in_blocks
     batch, rows, parts = jax.tree.map(np.asarray, batch), jax.tree.leaves(batch.x)[0].shape[0], []
-    for start in range(0, rows, ROWS):
-        left = min(ROWS, rows - start)
-        places = np.concatenate([np.arange(start, start + left), np.full(ROWS - left, start)]).reshape(-1, block)
+    block, call = _company(batch, block)
+    for start in range(0, rows, call):
+        left = min(call, rows - start)
+        places = np.concatenate([np.arange(start, start + left), np.full(call - left, start)]).reshape(-1, block)
         blocks = jax.tree.map(lambda leaf, places=places: jnp.asarray(leaf[places]), batch)
         made = program(answer, blocks, jnp.asarray(-(-left // block)), arguments)
         parts.append(
@@ -54,6 +56,14 @@ def blockwise(answer: Answer, batch: Row, *arguments: Any, block: int = BLOCK, s
             )
         )
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def _company(batch: Row, block: int) -> tuple[int, int]:
+    """How many rows make a block, and a call: so many, and fewer where a row has many cells; powers of two."""
+    cells = max(1, sum(int(np.prod(leaf.shape[1:])) for leaf in jax.tree.leaves(batch.x)))
+    power = lambda most, room: 1 << (max(1, min(most, room // cells)).bit_length() - 1)  # noqa: E731
+    block = power(block, CELLS)
+    return block, max(block, power(ROWS, 16 * CELLS))
 
 
 def few(weighted: bool, rows: int = FEW) -> int:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ravine.data.files import read_table as read_table
     from ravine.data.files import write_table as write_table
     from ravine.data.schema import Schema as Schema
+    from ravine.data.sequences import Sequences as Sequences
     from ravine.data.sources import ArraySource as ArraySource
     from ravine.data.sources import MappedSource as MappedSource
     from ravine.data.sources import padded as padded
@@ -34,6 +35,7 @@ _HOMES = {
     "Dequantise": "draws",
     "MappedSource": "sources",
     "Schema": "schema",
+    "Sequences": "sequences",
     "Table": "files",
     "TableSchema": "table",
     "UnseenLevel": "table",

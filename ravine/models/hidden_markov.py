@@ -114,6 +114,10 @@ class HiddenMarkov(AbstractDirected, AbstractConjugate):
         sums = collect(shares.reshape(-1, k))
         return before.maximise(PathCounts(1 + jnp.sum(shares[:, 0], axis=0), moves, counts, sums))
 
+    def of_length(self, steps: int) -> Self:
+        """The same model, which draws so many steps."""
+        return type(self)(self.start, self.moves, self.components, steps, self.allowed)
+
     def prior(self, context: PyTree = None) -> MarkovPath:
         return self._chain(self.steps)
 

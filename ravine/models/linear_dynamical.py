@@ -159,6 +159,11 @@ class LinearDynamical(AbstractConjugate):
         z = jnp.concatenate([start[None], later])
         return z, self.likelihood(z).sample(key=show)
 
+    def of_length(self, steps: int) -> Self:
+        """The same model, which draws so many steps."""
+        shown = self.loading, self.bias, self.noise, steps
+        return type(self)(self.initial, self.transition, self.process, *shown, floor=self.floor, centre=self.centre)
+
     def likelihood(self, z: Float[Array, "t k"], context: PyTree = None) -> Gaussian:
         """p(x | z) of a path of any number of steps."""
         scale = jnp.broadcast_to(self.noise_scale()[None], (z.shape[0], self.bias.size))
