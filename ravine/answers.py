@@ -200,11 +200,11 @@ class Answers(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
 
     # --- between the user's arrays and the model's rows
 
-    def _ready(self, X: Any) -> np.ndarray:
+    def _ready(self, X: Any) -> Any:
         check_is_fitted(self)
         return self._checked(X)
 
-    def _checked(self, X: Any, reset: bool = False) -> np.ndarray:
+    def _checked(self, X: Any, reset: bool = False) -> Any:
         if not reset and isinstance(self.schema_, TableSchema):
             codes = self.schema_.code(X)  # first: it has the better line for other columns
             validate_data(self, X, skip_check_array=True, reset=False)
@@ -219,11 +219,11 @@ class Answers(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
         """The places of the columns that are given, of which there is no law: none, unless a recipe says so."""
         return []
 
-    def _scored_cells(self, values: np.ndarray) -> int:
+    def _scored_cells(self, values: Any) -> int:
         """How many cells a log-likelihood of these rows is of."""
         return int(np.count_nonzero(~np.isnan(np.delete(values, self.given_columns(), axis=1))))
 
-    def _row(self, values: np.ndarray, weight: np.ndarray | None = None) -> Row:
+    def _row(self, values: Any, weight: np.ndarray | None = None) -> Row:
         """The rows as the model sees them: with a mask where it learned from one, so that they are computed alike."""
         row = rows_of(values, self.schema_, weight=weight, dtype=np.dtype(self.precision))
         if row.mask is None and self.schema_.holes:

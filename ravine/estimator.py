@@ -32,7 +32,7 @@ from ravine.evidence import Exact
 from ravine.fitting import Plan, blank, fit, one_pass, plan, reached, split, started
 from ravine.learner import Learner, Saving
 from ravine.rules import EM
-from ravine.train import Subset, train_together
+from ravine.train import Source, Subset, train_together
 
 KINDS: tuple[str, ...] = get_args(Kind)
 
@@ -46,7 +46,7 @@ class LatentVariableModel(Saving, Answers, Learner):
     """A recipe: hyper-parameters that say which parts.
 
     A recipe defines ``build(schema, *, key) -> model`` and ``stages(rows) -> list[Stage]``; every verb follows.
-    ``kinds`` are the kinds of cells that its model can hold.
+    ``kinds`` are the kinds of cells that its model can hold; ``of_rows`` is false where a datum is no row of a table.
 
     Parameters
     ----------
@@ -78,6 +78,7 @@ class LatentVariableModel(Saving, Answers, Learner):
     particles: int = 200
 
     kinds: ClassVar[tuple[str, ...]] = KINDS
+    of_rows: ClassVar[bool] = True
 
     @abc.abstractmethod
     def build(self, schema: Schema, *, key: PRNGKeyArray) -> Any:
@@ -143,12 +144,12 @@ class LatentVariableModel(Saving, Answers, Learner):
                 one.history_, one.seconds_, one.complete_ = [], time.perf_counter() - before, True
         return fits
 
-    def _begin(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    def _begin(self, X: Any, sample_weight: Any) -> tuple[Any, np.ndarray | None]:
         """What is settled before there is a model: fields, seed, columns, weights, schema."""
         self._settle()
         return self._seen(X, sample_weight)
 
-    def _seen(self, X: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    def _seen(self, X: Any, sample_weight: Any) -> tuple[Any, np.ndarray | None]:
         """The rows that count as numbers, and how much; from them, what the columns hold."""
         check_names(X)
         if wants_table(self, X):
@@ -161,7 +162,7 @@ class LatentVariableModel(Saving, Answers, Learner):
         self.schema_ = schema_of(self, values, getattr(self, "feature_names_in_", None), image_axes(X))
         return values, weight
 
-    def _plan(self, values: np.ndarray, weight: np.ndarray | None, held_out: Any = None) -> Plan:
+    def _plan(self, values: Any, weight: np.ndarray | None, held_out: Any = None) -> Plan:
         key = jr.key(self.seed_)
         places, held = split(len(values), 0.0 if held_out is not None else self.validation, key_words(key))
         kept = None
@@ -171,7 +172,7 @@ class LatentVariableModel(Saving, Answers, Learner):
             kept = self._row(values[held], None if weight is None else weight[held])
         return plan(self, self.schema_, Subset(self._source(values, weight), places), kept, key=key)
 
-    def _weighted(self, values: np.ndarray, sample_weight: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    def _weighted(self, values: Any, sample_weight: Any) -> tuple[Any, np.ndarray | None]:
         """The rows that count, and how much; a mapped file keeps all of its rows."""
         if sample_weight is None:
             return values, None
@@ -218,7 +219,7 @@ class LatentVariableModel(Saving, Answers, Learner):
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _source(self, values: np.ndarray, weight: np.ndarray | None) -> ArraySource | MappedSource:
+    def _source(self, values: Any, weight: np.ndarray | None) -> Source:
         if isinstance(values, np.memmap):
             return MappedSource(values, cast(Schema, self.schema_), np.dtype(self.precision), weight=weight)
         return ArraySource(self._row(values, weight))

@@ -45,6 +45,7 @@ class SequenceModel(LatentVariableModel):
     sequence: str | None = None
     order: str | None = None
 
+    of_rows: ClassVar[bool] = False
     lacking: ClassVar[str] = "describes tables; for sequences there are score, impute and forecast"
 
     # --- answers
@@ -76,17 +77,19 @@ class SequenceModel(LatentVariableModel):
         """What follows after the last step of each sequence, shape (sequences, ``steps``, columns).
 
         The mean of real cells given the whole sequence, the most plausible value of discrete ones. ``draws`` and
-        ``interval`` are as in `impute`: an array with a leading axis, of draws or of the two ends. Parameters are taken
-        as known.
+        ``interval`` are as in `impute`: a list, of draws or of the two ends. Parameters are taken as known. Of a data
+        frame it is one with the column that tells sequences, and ``ahead``, the number of steps from the last one on.
         """
         require(draws is None or interval is None, "forecast", "draws or interval", "both", "ask for one at a time")
-        known, ahead = self._asked(X).sequences, whole("steps", steps)
+        read, ahead = self._asked(X), whole("steps", steps)
+        known = read.sequences
         blank = np.full((ahead, known.steps.shape[1]), np.nan)
         parts = [np.concatenate([part, blank]) for part in known]
         longer = Sequences(np.concatenate(parts), known.lengths + ahead)
         made = self._filled(longer, draws, interval)
-        tails = [part[..., -ahead:, :] for part in longer.cut(made, axis=-2)]
-        return np.stack(tails, axis=-3)
+        tails = np.stack([part[..., -ahead:, :] for part in longer.cut(made, axis=-2)], axis=-3)
+        back = lambda tail: tail if read.frame is None else self._ahead(read, tail)  # noqa: E731
+        return back(tails) if tails.ndim == 3 else [back(tail) for tail in tails]
 
     def sample(self, n_samples: int = 1, steps: int | None = None, *, random_state: Any = None) -> Any:
         """New sequences of so many ``steps``, the longest of the training data unless given.
@@ -151,7 +154,8 @@ class SequenceModel(LatentVariableModel):
 
     def _seen(self, X: Any, sample_weight: Any) -> tuple[Any, np.ndarray | None]:
         read = read_sequences(X, self.sequence, self.order)
-        vars(self).pop("feature_names_in_", None)
+        if hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
         if read.names is not None:
             self.feature_names_in_ = np.asarray(read.names, dtype=object)
         values, weight = self._weighted(cast(Any, read.sequences), sample_weight)
@@ -240,6 +244,15 @@ class SequenceModel(LatentVariableModel):
         require(good, "interval", "a probability between 0 and 1", f"{interval}", "ask for one such as 0.9")
         return np.quantile(made, [(1 - interval) / 2, (1 + interval) / 2], axis=0)
 
+    def _ahead(self, read: Read, tails: np.ndarray) -> Any:
+        """Forecasts as a data frame."""
+        count, steps = tails.shape[:2]
+        made = framed(tails.reshape(count * steps, -1), read.names)
+        made.insert(0, "ahead", np.tile(np.arange(1, steps + 1), count))
+        if read.keys is not None:
+            made.insert(0, self.sequence, np.repeat(np.asarray(read.keys), steps))
+        return made
+
     def _sets(self, made: np.ndarray, back: Any) -> Any:
         return back(made) if made.ndim == 2 else [back(one) for one in made]
 
@@ -249,8 +262,8 @@ class SequenceModel(LatentVariableModel):
             told = [name for name in (self.sequence, self.order) if name is not None]
             unsorted = np.empty_like(values)
             unsorted[read.places] = values
-            columns = read.names if names is None else names
-            return read.frame[told].join(type(read.frame)(unsorted, index=read.frame.index, columns=list(columns)))
+            columns = list(read.names or () if names is None else names)
+            return read.frame[told].join(type(read.frame)(unsorted, index=read.frame.index, columns=columns))
         if isinstance(X, Sequences):
             return Sequences(values, read.sequences.lengths)
         if isinstance(X, list | tuple):

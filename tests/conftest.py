@@ -150,3 +150,17 @@ def x64():
     """Double precision inside one test; the setting is restored afterwards."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def shell(capsys):
+    """Run a command in this process: exit status, what it printed, and what it complained of."""
+
+    def run(*words) -> tuple[int, str, str]:
+        capsys.readouterr()
+        from ravine.cli import main
+
+        status = main([str(word) for word in words])
+        return status, *capsys.readouterr()
+
+    return run

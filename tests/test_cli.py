@@ -34,23 +34,11 @@ from ravine.trial import Trial
 # what a file names is compared with a plain array
 pytestmark = pytest.mark.filterwarnings("ignore:X does not have valid feature names:UserWarning")
 
-COMMANDS = ("list", "info", "fit", "score", "sample", "encode", "predict", "impute", "compare", "diagnose", "report",
-            "anomalies", "synthesize", "reproduce")  # fmt: skip
+COMMANDS = ("list", "info", "fit", "score", "sample", "encode", "predict", "impute", "forecast", "compare", "diagnose",
+            "report", "anomalies", "synthesize", "reproduce")  # fmt: skip
 TINY = ["--set", "steps=20", "--set", "hidden=(4,)", "--set", "latents=2", "--set", "evidence=ImportanceWeighted(k=5)"]
 EM = ["--set", "iterations=5"]
 IRIS = ("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)")
-
-
-@pytest.fixture
-def shell(capsys):
-    """Run a command in this process: exit status, what it printed, and what it complained of."""
-
-    def run(*words) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = main([str(word) for word in words])
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="module")

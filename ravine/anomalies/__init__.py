@@ -62,7 +62,8 @@ def anomalies(model: Any, X: Any, top: int | None = None, *, blame: bool = True,
     draws = whole("draws", draws)
     require(hasattr(X, "__len__") and len(X), "the rows", "at least one", "none", "give some")
     whole_rows = "a model of whole rows, which rows are compared with"
-    require(hasattr(model, "sample"), "anomalies", whole_rows, type(model).__name__, "rank rows by score_samples(X)")
+    good = hasattr(model, "sample") and getattr(model, "of_rows", True)
+    require(good, "anomalies", whole_rows, type(model).__name__, "rank rows by score_samples(X)")
     limit = TOP if top is None else whole("top", top)
     cells, values = cells_of(model, X)
     got = model.log_likelihood(X)

@@ -240,6 +240,32 @@ def impute(
 
 
 @app.command
+def forecast(folder: Path, data: str, /, *, steps: int = 1, draws: int | None = None, out: Path) -> None:
+    """What follows after the last step of each sequence.
+
+    Parameters
+    ----------
+    folder
+        A folder written by `ravine fit --out`, of a model of sequences.
+    data
+        Name of a built-in set or a path, with a row per step.
+    steps
+        How many steps.
+    draws
+        Number of draws instead of the mean, numbered from 1.
+    out
+        File to write: .csv, .npy, .npz or .parquet; more than one table gives files named after it.
+    """
+    from ravine.cli.work import named, opened, rows_of, sequential, write
+
+    model = sequential(opened(folder, out))
+    told = model.forecast(rows_of(data, model), steps, draws)
+    tables = {"": told} if draws is None else {f"-{i + 1}": table for i, table in enumerate(told)}
+    for ending, table in tables.items():
+        write(named(out, ending), table, model)
+
+
+@app.command
 def reproduce(
     recipe: str,
     /,

@@ -11,6 +11,7 @@ import numpy as np
 import ravine
 from ravine._check import require, shown
 from ravine._containers import framed
+from ravine.cli.sequences import long_frame, split_sequences, states_of, table_of
 from ravine.data import Dataset, TableSchema, load_dataset, write_table
 from ravine.data.files import FORMATS
 from ravine.data.frames import is_mixed, taken, without
@@ -20,6 +21,7 @@ from ravine.labels import parted
 from ravine.network_classifier import NetworkClassifier
 from ravine.registry import made, reading
 from ravine.row_encoder import RowEncoder
+from ravine.sequence_model import SequenceModel
 
 Fitted = LatentVariableModel | NetworkClassifier | RowEncoder
 SEEDS = 2**32  # those that numpy takes
@@ -82,6 +84,10 @@ def material(model: Fitted, dataset: Dataset, test_size: float, seed: int) -> Ma
     """The rows to learn from, those that say when to stop, and those to evaluate on."""
     if isinstance(model, NetworkClassifier):
         return _labelled(model.label, dataset, test_size, seed)
+    if isinstance(model, SequenceModel):
+        learned, asked_for = split_sequences(model, dataset, test_size, seed)
+        apart = None if dataset.valid is None else table_of(dataset.valid, dataset)
+        return Material((learned,), apart, None if asked_for is None else (asked_for,))
     train, test = split(dataset, test_size, seed)
     held_out = None if dataset.valid is None else shaped(dataset.valid, dataset)
     kept = None if test is None else (shaped(test, dataset, label_of(model)),)
@@ -178,6 +184,13 @@ def either(folder: Path, out: Path | None = None) -> Fitted:
     return of_shell(ravine.load(folder))
 
 
+def sequential(model: Any) -> SequenceModel:
+    """The model, refused when it is not one of sequences."""
+    good = isinstance(model, SequenceModel)
+    require(good, "forecast", "a model of sequences", type(model).__name__, "fit one such as hidden-markov-model")
+    return model
+
+
 def of_shell(model: Any) -> Fitted:
     """The model, refused when what it learns from is no table: the shell knows rows alone."""
     good = isinstance(model, Fitted)
@@ -199,6 +212,8 @@ def rows_of(data: str, model: Fitted, training: bool = False, dataset: Dataset |
     their order. ``dataset`` is what the data are, where they were read before.
     """
     dataset = dataset or load_dataset(data)
+    if isinstance(model, SequenceModel):
+        return table_of(dataset.train if training or dataset.test is None else dataset.test, dataset)
     label, want = label_of(model), model.schema_.names
     got = [name for name in dataset.hints.get("names") or () if name != label] or None
     same = want is None or got is None or list(want) == list(got)
@@ -215,6 +230,8 @@ def predicted(model: Fitted, rows: Any) -> Any:
     """A data frame of the most probable class of each row, and of the probability of each class."""
     import pandas as pd
 
+    if isinstance(model, SequenceModel) and hasattr(model, "predict_proba"):
+        return states_of(model, rows)
     classed = hasattr(model, "predict_proba")
     require(classed, "the shell", "a model with classes", type(model).__name__, "ask one such as gaussian-mixture")
     shares = cast(Any, model).predict_proba(rows)
@@ -243,6 +260,9 @@ def evaluation(got: Evaluation | Accuracy | Faithfulness) -> dict[str, Any]:
 
 def write(out: Path, table: Any, model: Fitted, names: list[str] | None = None) -> None:
     """Write a table with its column names and say so."""
+    if isinstance(model, SequenceModel):
+        table = long_frame(table, names or getattr(model, "feature_names_in_", None))
+        names = list(map(str, table.columns))
     if names is None and hasattr(model, "feature_names_in_"):
         names = [str(name) for name in model.feature_names_in_]
     write_table(out, table if is_mixed(table) else np.asarray(table), names)

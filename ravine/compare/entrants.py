@@ -150,7 +150,8 @@ def suited(X: Any, reading: Reading) -> tuple[str, ...]:
 def named(name: str, reading: Reading, X: Any, settings: Mapping[str, Any] | None = None) -> LatentVariableModel:
     """A recipe by its name that reads the rows so, with some fields chosen; raises when there is none such."""
     cls = recipe(name)
-    require(issubclass(cls, LatentVariableModel), "recipes", "recipes for rows", shown(name), "see `ravine list`")
+    good = issubclass(cls, LatentVariableModel) and cls.of_rows
+    require(good, "recipes", "recipes for rows", shown(name), "see `ravine list`")
     return made(name, settings or {}, **fields_for(cls, reading, X))
 
 
@@ -165,7 +166,7 @@ def _ready(one: Any, columns: Any, seed: int) -> LatentVariableModel:
 
 
 def _check(one: Any) -> None:
-    good = isinstance(one, (str, LatentVariableModel))
+    good = isinstance(one, (str, LatentVariableModel)) and getattr(one, "of_rows", True)
     require(good, "recipes", "estimators of Ravine, or names of recipes", shown(one), "see `ravine list`")
 
 

@@ -119,7 +119,9 @@ def read_sequences(X: Any, sequence: str | None = None, order: str | None = None
         return Read(_of_list(X))
     table = X if getattr(X, "ndim", 0) == 1 else as_table(X, "the sequences")
     if table.ndim > 2:
-        require(table.ndim == 3, "an array of sequences", "at most 3 axes", f"{table.ndim}", "flatten the cells of a step")
+        require(
+            table.ndim == 3, "an array of sequences", "at most 3 axes", f"{table.ndim}", "flatten the cells of a step"
+        )
         return Read(Sequences(table.reshape(-1, table.shape[2]), np.full(len(table), table.shape[1])))
     return Read(Sequences(table))
 
@@ -137,16 +139,22 @@ def _of_list(X: Sequence[Any]) -> Sequences:
     widths = sorted({part.shape[1] for part in parts})
     got = f"{' and '.join(map(str, widths))} columns"
     require(len(widths) == 1, "the sequences", "as many columns in each", got, "NaN stands for a missing cell")
-    return Sequences(np.concatenate([part.astype(np.result_type(*parts)) for part in parts]), [len(part) for part in parts])
+    return Sequences(
+        np.concatenate([part.astype(np.result_type(*parts)) for part in parts]), [len(part) for part in parts]
+    )
 
 
 def _of_frame(X: Any, sequence: str | None, order: str | None) -> Read:
     for name in (name for name in (sequence, order) if name is not None):
         there = name in X.columns
-        require(there, "the columns", f"one called {shown(name)}", shown(list(map(str, X.columns)), 200), "name another")
+        require(
+            there, "the columns", f"one called {shown(name)}", shown(list(map(str, X.columns)), 200), "name another"
+        )
     told = [name for name in (sequence, order) if name is not None]
     holes = [name for name in told if X[name].isna().any()]
-    require(not holes, f"the column {shown(''.join(holes[:1]))}", "a value in every row", "missing ones", "fill them in")
+    require(
+        not holes, f"the column {shown(''.join(holes[:1]))}", "a value in every row", "missing ones", "fill them in"
+    )
     codes, keys = (np.zeros(len(X), int), None) if sequence is None else _factorised(X[sequence])
     rank = np.arange(len(X)) if order is None else np.argsort(np.argsort(X[order].to_numpy(), kind="stable"))
     places = np.lexsort((rank, codes))

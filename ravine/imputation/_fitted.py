@@ -21,8 +21,12 @@ class Imputer(Recipe, Protocol):
     particles: int
     precision: Precision
 
-    def impute(self, X: Any, draws: int | None = None) -> Any:
+    def impute(self, X: Any, draws: int | None = None, interval: float | None = None) -> Any:
         """X with its missing cells filled."""
+        ...
+
+    def multiple_impute(self, X: Any, m: int = 20) -> Any:
+        """Completed tables, each with a draw of the parameters of its own."""
         ...
 
     def _ready(self, X: Any) -> np.ndarray: ...

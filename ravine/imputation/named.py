@@ -5,13 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ravine._check import require, shown, whole
-from ravine.imputation._fitted import Imputer
-from ravine.imputation.credible import imputed_interval
-from ravine.imputation.multiple import multiple_impute
 
 
 def named_tables(
-    fitted: Imputer, X: Any, *, draws: int | None = None, interval: float | None = None, m: int | None = None
+    fitted: Any, X: Any, *, draws: int | None = None, interval: float | None = None, m: int | None = None
 ) -> dict[str, Any]:
     """Completed tables by what to add to the name of a file; at most one of the three may be asked for.
 
@@ -41,9 +38,9 @@ def named_tables(
     given = [name for name, value in asked.items() if value is not None]
     require(len(given) < 2, "impute", "one of draws, interval, m", shown(given), "run it once for each")
     if interval is not None:
-        ends = imputed_interval(fitted, X, interval)
-        return {"": fitted.impute(X), "-low": ends.low, "-high": ends.high}
+        low, high = fitted.impute(X, interval=interval)
+        return {"": fitted.impute(X), "-low": low, "-high": high}
     if not given:
         return {"": fitted.impute(X)}
-    tables = multiple_impute(fitted, X, m) if m is not None else fitted.impute(X, draws=whole("draws", draws))
+    tables = fitted.multiple_impute(X, m) if m is not None else fitted.impute(X, draws=whole("draws", draws))
     return {f"-{i}": table for i, table in enumerate(tables, 1)}

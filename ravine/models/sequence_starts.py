@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,6 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from ravine._check import complaint
 from ravine._tree import Fixed
 from ravine.core import Row, weights
-from ravine.data import AnySchema
 from ravine.models.components import AbstractComponents
 from ravine.models.discrete_components import BitComponents, CodeComponents, CountComponents, MixedComponents
 from ravine.models.families import AbstractFamily, some_rows
@@ -23,15 +24,16 @@ from ravine.models.starts import nearest_seeds
 OF_CELLS = (BitComponents, CodeComponents, CountComponents)
 
 
-def laws_of(
-    schema: AnySchema, family: AbstractFamily, smoothing: float, k: int, parts: int = 1
-) -> AbstractComponents:
-    """``k`` equal laws of one step for cells of the kind that the schema tells, each a mixture of so many parts."""
+def laws_of(schema: Any, family: AbstractFamily, smoothing: float, k: int, parts: int = 1) -> AbstractComponents:
+    """``k`` equal laws of one step for the cells that a schema tells of, each a mixture of so many parts.
+
+    Read are its ``kind``, its ``width``, and for discrete cells ``levels`` and ``base``.
+    """
     laws = _laws(schema, family, smoothing, k * parts)
     return laws if parts == 1 else MixedComponents(jnp.zeros((k, parts)), laws)
 
 
-def _laws(schema: AnySchema, family: AbstractFamily, smoothing: float, k: int) -> AbstractComponents:
+def _laws(schema: Any, family: AbstractFamily, smoothing: float, k: int) -> AbstractComponents:
     d, prior = schema.width, Fixed(float(smoothing))
     if schema.kind == "binary":
         return BitComponents(jnp.zeros((k, d)), prior)
@@ -49,8 +51,8 @@ def _laws(schema: AnySchema, family: AbstractFamily, smoothing: float, k: int) -
 class HiddenStart(eqx.Module):
     """What turns an untrained hidden Markov model into one that learning starts from: steps that lie close together.
 
-    Each state begins with the steps nearest to one of several that were drawn far apart, each part of a state with those
-    of its steps nearest to one of them. Of ``count`` starts the one that leads to the highest likelihood is taken.
+    Each state begins with the steps nearest to one of several that were drawn far apart, and each part of a state in
+    the same way among its steps. Of ``count`` starts the one that leads to the highest likelihood is taken.
     """
 
     family: AbstractFamily = eqx.field(static=True)
@@ -81,7 +83,7 @@ class HiddenStart(eqx.Module):
 @eqx.filter_jit
 def _hidden(start: HiddenStart, model: HiddenMarkov, batch: Row, key: PRNGKeyArray) -> HiddenMarkov:
     one = lambda batch, *, key: start.one(model, batch, key)  # noqa: E731
-    return BestOf(one, start.count, start.tol, start.iterations)(batch, key=key)
+    return cast(HiddenMarkov, BestOf(one, start.count, start.tol, start.iterations)(batch, key=key))
 
 
 def _mixed(laws: MixedComponents, steps: Row, shares: Float[Array, "n k"], key: PRNGKeyArray) -> MixedComponents:

@@ -5,7 +5,6 @@ No number is reported to aim at: every number here is exact.
 
 from __future__ import annotations
 
-
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 

@@ -93,6 +93,8 @@ def synthesize(
     ((100, 3), True)
     """
     rows = whole("n", len(X) if n is None else n)
+    table = getattr(model, "of_rows", True)
+    require(table, "synthesize", "a model of rows", type(model).__name__, "draw new ones with sample")
     seed = whole("random_state", random_state, 0)
     require(seed < SEEDS, "random_state", "a seed of 32 bits", shown(seed), "choose another")
     model, train, held_out = _fitted(model, X, held_out, seed)
