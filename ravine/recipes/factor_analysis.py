@@ -21,6 +21,7 @@ from ravine.dist import Conditional, SharedCovariance
 from ravine.estimator import LatentVariableModel
 from ravine.evidence import ExactGenerator
 from ravine.gradients import Pathwise
+from ravine.information import Information
 from ravine.models.directed import Helmholtz
 from ravine.models.families import FactorStart, Prepare
 from ravine.models.linear_gaussian import DiagonalNoise, LinearGaussian
@@ -34,7 +35,7 @@ from ravine.trial import Trial
 TRUE_MODEL = Trial("fa-tutorial", {"latents": 2}, -3.970451758801384, "the true model's mean test evidence, exact")
 
 
-class FactorAnalysis(LatentVariableModel):
+class FactorAnalysis(Information, LatentVariableModel):
     """Few Gaussian causes, linear effects, independent noise per column; missing cells are marginalised exactly.
 
     Parameters

@@ -17,6 +17,7 @@ from ravine.answers import Clusters
 from ravine.core import Row
 from ravine.data import AnySchema
 from ravine.estimator import LatentVariableModel
+from ravine.information import Information
 from ravine.models.families import AbstractFamily, AbstractStart, Full, MixtureStart, Prepare, Spread
 from ravine.models.mixture import Mixture
 from ravine.models.restarts import BestOf
@@ -24,7 +25,7 @@ from ravine.rules import EM
 from ravine.train import Stage
 
 
-class GaussianMixture(Clusters, LatentVariableModel):
+class GaussianMixture(Clusters, Information, LatentVariableModel):
     """A hidden class per row and a Gaussian per class; missing cells are marginalised exactly.
 
     Parameters

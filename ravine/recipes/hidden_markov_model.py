@@ -12,6 +12,7 @@ from ravine._check import whole
 from ravine._jax import Precision
 from ravine._tree import AbstractSchedule
 from ravine.data import AnySchema
+from ravine.information import Information
 from ravine.models.families import AbstractFamily, Full
 from ravine.models.hidden_markov import HiddenMarkov
 from ravine.models.sequence_starts import HiddenStart, laws_of
@@ -20,7 +21,7 @@ from ravine.sequence_model import SequenceModel, States
 from ravine.train import Stage
 
 
-class HiddenMarkovModel(States, SequenceModel):
+class HiddenMarkovModel(States, Information, SequenceModel):
     """A hidden state per step that depends on the one before, and a law of the step for each; every answer is exact.
 
     Real cells are Gaussian given the state, or mixtures of Gaussians; bits, codes and counts are independent given it,

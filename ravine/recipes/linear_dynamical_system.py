@@ -16,6 +16,7 @@ from ravine._jax import Precision
 from ravine._tree import AbstractSchedule
 from ravine.data import AnySchema
 from ravine.dist import FullGaussian
+from ravine.information import Information
 from ravine.models.linear_dynamical import LinearDynamical
 from ravine.models.linear_gaussian import AbstractNoise, DiagonalNoise, IsotropicNoise
 from ravine.models.sequence_starts import DynamicalStart
@@ -26,7 +27,7 @@ from ravine.train import Stage
 NOISES: Mapping[str, type[AbstractNoise]] = {"diagonal": DiagonalNoise, "isotropic": IsotropicNoise}
 
 
-class LinearDynamicalSystem(SequenceModel):
+class LinearDynamicalSystem(Information, SequenceModel):
     """Few hidden numbers that move linearly from step to step, and what is seen of them, with Gaussian noise.
 
     Kalman filter and smoother, with missing cells and missing steps exactly; every answer is in closed form.
