@@ -19,6 +19,7 @@ from ravine._jax import folded_key, precision
 from ravine._tree import trainable
 from ravine.core import AbstractTractable, Row, Scalar, weights
 
+ROUNDED = 1e-12  # of the longest slope: shorter ones are what rounding leaves
 TINY = 1e-7  # of the largest singular value: below it a direction of the parameters changes no probability
 
 
@@ -39,8 +40,8 @@ class Information:
     def free_parameters(self) -> int:
         """Dimension of the family of laws around the fitted one.
 
-        It is the rank of the slopes of log p at draws of the model. What changes no probability is not counted, such
-        as a rotation of causes, or the total of weights that are normalised.
+        It is the rank of the slopes of log p at draws of the model. What changes no probability is not counted: a
+        rotation of causes, the total of weights that are normalised, the odds of what is impossible to rounding.
         """
         check_is_fitted(self)
         with precision(self.precision):
@@ -117,7 +118,8 @@ def _rank(model: AbstractTractable, key: Any) -> int:
     draws = verbs.samples(model, 2 * vector.size + 64, key=folded_key(key, 6))
     scores = verbs.blockwise(_scores, Row(jnp.asarray(draws)), model)
     size = np.linalg.norm(scores, axis=0)
-    sizes = np.linalg.svd(scores[:, size > 0] / size[size > 0], compute_uv=False)
+    felt = size > ROUNDED * size.max(initial=0)
+    sizes = np.linalg.svd(scores[:, felt] / size[felt], compute_uv=False)
     return int(np.count_nonzero(sizes > TINY * sizes.max(initial=0)))
 
 
