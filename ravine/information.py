@@ -77,8 +77,8 @@ class Information:
         >>> from ravine.recipes.gaussian_mixture import GaussianMixture
         >>> X = np.random.default_rng(0).normal(size=(400, 1))
         >>> model = GaussianMixture(components=1, random_state=0).fit(X)
-        >>> got = model.standard_errors(X, lambda model: model.components.law(np.ones(1)).mean())
-        >>> bool(abs(got.standard_error[0] / (X.std() / 20) - 1) < 1e-3)
+        >>> got = model.standard_errors(X, lambda model: model.components.means)
+        >>> bool(abs(got.standard_error[0, 0] / (X.std() / 20) - 1) < 1e-3)
         True
         """
         check_is_fitted(self)
