@@ -16,7 +16,8 @@ class Evaluation(NamedTuple):
 
     ``log_likelihood`` and ``standard_error`` are in nats per row; the error is that of the mean over the rows and
     includes the Monte Carlo noise, that of log Z too. ``bits_per_dim`` is in bits per observed cell. ``direction``
-    says on which side of the truth the value is expected.
+    says on which side of the truth the value is expected. ``per_step`` is the mean in nats per step of sequences at
+    which something was observed; None for rows.
     """
 
     log_likelihood: float
@@ -28,11 +29,14 @@ class Evaluation(NamedTuple):
     measure: str
     treated: str
     seed: int
+    per_step: float | None = None
 
     def __str__(self) -> str:
         kind = {"lower": "lower bound", "upper": "upper bound"}.get(self.direction, self.direction)
-        number = f"{self.log_likelihood:.3f} +- {self.standard_error:.3f} nats per row"
-        return f"{number} ({kind}, {self.method}, {self.rows} rows; {self.treated})"
+        row = "row" if self.per_step is None else "sequence"
+        number = f"{self.log_likelihood:.3f} +- {self.standard_error:.3f} nats per {row}"
+        number += "" if self.per_step is None else f", {self.per_step:.3f} per step"
+        return f"{number} ({kind}, {self.method}, {self.rows} {row}s; {self.treated})"
 
 
 class Accuracy(NamedTuple):
@@ -108,8 +112,8 @@ def accuracy(right: Bool[np.ndarray, " rows"], schema: AnySchema, seed: int) -> 
     return Accuracy(share, (share * (1 - share) / len(right)) ** 0.5, len(right), schema.describe(), seed)
 
 
-def evaluation(got: LogLikelihood, cells: int, schema: AnySchema, seed: int) -> Evaluation:
-    """The evaluation of rows that observe so many cells in all.
+def evaluation(got: LogLikelihood, cells: int, schema: AnySchema, seed: int, steps: int | None = None) -> Evaluation:
+    """The evaluation of rows that observe so many cells in all, or of sequences of so many steps.
 
     Examples
     --------
@@ -130,4 +134,5 @@ def evaluation(got: LogLikelihood, cells: int, schema: AnySchema, seed: int) -> 
         measure=schema.measure,
         treated=schema.describe(),
         seed=seed,
+        per_step=None if steps is None else total / max(steps, 1),
     )

@@ -23,6 +23,7 @@ from ravine.core import Row, rows_in, weights
 from ravine.data import rows as rows_of
 from ravine.data.sequences import Read, Sequences, read_sequences
 from ravine.estimator import LatentVariableModel
+from ravine.evaluation import Evaluation, evaluation
 
 SHORTEST = 8  # steps; shorter sequences are padded to so many
 
@@ -146,6 +147,12 @@ class SequenceModel(LatentVariableModel):
         """Absent: it is of tables."""
         raise Absent(f"{type(self).__name__}: diagnose {self.lacking}.")
 
+    def evaluate(self, X: Any) -> Evaluation:
+        """The mean log-likelihood of the sequences, and per step, with its standard error, units and direction."""
+        known = self._checked(X)
+        cells, steps = ~np.isnan(known.steps), int(np.count_nonzero(~np.isnan(known.steps).all(axis=1)))
+        return evaluation(self.log_likelihood(X), int(cells.sum()), self.schema_, self.seed_, steps)
+
     # --- between the user's containers and the model's rows
 
     def read(self, X: Any) -> Sequences:
@@ -206,9 +213,6 @@ class SequenceModel(LatentVariableModel):
         mask = np.ones(row.x.shape, bool) if row.mask is None else np.asarray(row.mask)
         there = np.arange(steps)[None] < (np.full(n, steps) if row.length is None else np.asarray(row.length))[:, None]
         return np.asarray(self.schema_.log_det(mask & there[..., None])).sum(axis=1)
-
-    def _scored_cells(self, values: Any) -> int:
-        return int(np.count_nonzero(~np.isnan(values.steps)))
 
     def _source(self, values: Any, weight: np.ndarray | None) -> Any:
         return _InMemory(self._row(values, weight))

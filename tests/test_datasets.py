@@ -17,7 +17,7 @@ import pytest
 from helpers import LIMIT
 from scipy import stats
 
-from ravine.data import Schema, dataset_names, download, generated, load_dataset
+from ravine.data import Dataset, Schema, dataset_names, download, generated, load_dataset
 from ravine.data.builtin import DEBD, REGRESSION, TABLES
 from ravine.data.rectangles import rectangles
 
@@ -367,3 +367,29 @@ def test_a_silent_server_is_given_up(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="timed out"):
             download.fetch(remote([address]), tmp_path, timeout=0.2)
         assert time.monotonic() - started < 8
+
+
+PIECES = {
+    "jsb-chorales": ((229, 76, 77), (13_807, 4_602, 4_725)),
+    "muse-data": ((524, 135, 124), (245_202, 82_755, 64_339)),
+    "piano-midi": ((87, 12, 25), (75_911, 8_540, 19_036)),
+}
+
+
+@with_data
+@pytest.mark.parametrize("name", PIECES)
+def test_music_is_cut_into_pieces(name):
+    counts, steps = PIECES[name]
+    data = load_dataset(name)
+    parts = (data.train, data.valid, data.test)
+    assert tuple(map(len, parts)) == counts
+    assert tuple(sum(map(len, part)) for part in parts) == steps
+    assert all(piece.shape[1] == 88 and set(np.unique(piece)) <= {0, 1} for part in parts for piece in part)
+    # chorales have four voices, which may meet
+    assert name != "jsb-chorales" or max(piece.sum(axis=1).max() for piece in data.train) == 4
+
+
+def test_the_checksum_of_sequences_tells_where_each_ends():
+    ones = np.ones((5, 1))
+    sums = {Dataset("", parts).checksum for parts in ([ones], [ones[:2], ones[2:]], [ones[:3], ones[3:]], [0 * ones])}
+    assert len(sums) == 4 and Dataset("", [ones.copy()]).checksum in sums

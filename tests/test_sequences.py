@@ -1,6 +1,7 @@
 """Models of sequences: containers, verbs, files and the shell. The laws themselves are tested beside each model."""
 
 import json
+import os
 import pickle
 
 import jax
@@ -94,6 +95,9 @@ def test_a_score_is_the_density_of_each_sequence_alone_in_the_units_of_the_user(
     assert model.score(X) == np.mean(model.score_samples(X))
     told = model.evaluate(X)
     assert (told.rows, told.direction) == (5, "exact")
+    steps = np.sum(~np.isnan(X.steps).all(axis=1))
+    np.testing.assert_allclose(told.per_step, model.score_samples(X).sum() / steps, rtol=1e-12)
+    assert "nats per sequence" in str(told) and "5 sequences" in str(told)
     np.testing.assert_allclose(
         told.bits_per_dim, -model.score_samples(X).sum() / np.sum(~np.isnan(X.steps)) / np.log(2), rtol=1e-12
     )
@@ -331,6 +335,21 @@ def test_from_the_shell(shell, tmp_path):
     assert (tmp_path / "i-low.csv").exists() and (tmp_path / "i-high.csv").exists()
     assert shell("forecast", run, table, "--draws", "2", "--out", str(tmp_path / "f.csv"))[::2] == (0, "")
     assert (tmp_path / "f-2.csv").exists()
+    assert shell("fit", "hidden-markov-model", table, "--set", "sequence=nobody")[2].startswith("ravine: the columns: ")
     for command in (("diagnose", run, table), ("compare", table, "--recipes", "hidden-markov-model")):
         status, out, err = shell(*command)
         assert status != 0 and err.count("\n") == 1
+
+
+@pytest.mark.skipif(not os.environ.get("RAVINE_DATA"), reason="the environment variable RAVINE_DATA names no folder")
+def test_a_built_in_set_of_sequences_from_the_shell(shell, tmp_path):
+    run, made = str(tmp_path / "run"), tmp_path / "made.csv"
+    few = ("--set", "states=2", "--set", "iterations=2")
+    status, out, err = shell("fit", "hidden-markov-model", "jsb-chorales", *few, "--json", "--out", run)
+    told = json.loads(out)
+    assert (status, err) == (0, "") and told["rows"] == 77 and -14 < told["per_step"] < -9
+    assert shell("predict", run, "jsb-chorales", "--out", str(made))[::2] == (0, "")
+    table = pd.read_csv(made)
+    assert list(table.columns) == ["sequence", "step", "state", "p(0)", "p(1)"] and len(table) == 4_725
+    status, _, err = shell("fit", "rbm", "jsb-chorales")
+    assert status != 0 and "a recipe for sequences" in err and err.count("\n") == 1

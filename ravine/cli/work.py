@@ -159,6 +159,8 @@ def shaped(table: Any, dataset: Dataset, label: str | None = None) -> Any:
     The column of labels is left out.
     """
     shape, names = dataset.hints.get("image_shape"), dataset.hints.get("names")
+    do = "choose a recipe for sequences, such as hidden-markov-model"
+    require(not isinstance(table, list), dataset.name, "rows of one table", "sequences", do)
     if isinstance(table, np.memmap):
         return table
     return without(framed(table, names), label) if shape is None else table.reshape(len(table), *shape)
@@ -255,7 +257,7 @@ def evaluation(got: Evaluation | Accuracy | Faithfulness) -> dict[str, Any]:
         "treated": got.treated,
         "seed": got.seed,
         "words": str(got),
-    }
+    } | ({} if got.per_step is None else {"per_step": got.per_step})
 
 
 def write(out: Path, table: Any, model: Fitted, names: list[str] | None = None) -> None:

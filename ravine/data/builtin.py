@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ravine._check import one_line, require, shown
-from ravine.data import collection, generated, ising, protein, rectangles
+from ravine.data import collection, generated, ising, music, protein, rectangles
 from ravine.data.dataset import Dataset, from_table
 from ravine.data.files import read_table
 
@@ -65,6 +65,10 @@ def _entries() -> dict[str, Entry]:
     entries["lattice-proteins"] = Entry(
         f"37012 + 9253 sequences of one lattice fold, 27 places{local}", protein.lattice_proteins
     )
+    pieces = {"jsb-chorales": "229 + 76 + 77", "muse-data": "524 + 135 + 124", "piano-midi": "87 + 12 + 25"}
+    for name, counts in pieces.items():
+        words = f"{counts} pieces of music, sequences of 88 bits{local}"
+        entries[name] = Entry(words, functools.partial(music.music, name))
     families = (
         (DEBD, "binary columns", collection.debd),
         (REGRESSION, "real columns, UCI regression table", collection.uci_regression),

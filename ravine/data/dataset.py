@@ -23,7 +23,7 @@ class Dataset:
     ----------
     name : built-in name or path.
     train, valid, test : (rows, columns), NaN where missing; the last two may be None. A data frame when some columns
-        hold text or dates.
+        hold text or dates, a list of arrays (steps, columns) when the data are sequences.
     labels : (of train, of test or None), or None; one number a row.
     hints : keyword arguments for `Schema.infer` that describe the set, such as kind, levels, image_shape, names.
     source : one line that says where the numbers come from.
@@ -44,7 +44,15 @@ class Dataset:
 
     @functools.cached_property
     def checksum(self) -> str:
-        """SHA-256 of the training array: its type, its shape, its cells row by row; of a data frame as text."""
+        """SHA-256 of the training array: its type, its shape, its cells row by row; of a data frame as text.
+
+        Of sequences: their types and shapes, then their cells.
+        """
+        if isinstance(self.train, list):
+            digest = hashlib.sha256("".join(f"{part.dtype.str}{part.shape}" for part in self.train).encode())
+            for part in self.train:
+                digest.update(np.ascontiguousarray(part).data)
+            return digest.hexdigest()
         if is_frame(self.train):
             return hashlib.sha256(self.train.to_csv(index=False).encode()).hexdigest()
         digest = hashlib.sha256(f"{self.train.dtype.str}{self.train.shape}".encode())

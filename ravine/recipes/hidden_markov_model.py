@@ -5,6 +5,9 @@ No number is reported to aim at: every number here is exact.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
@@ -19,6 +22,7 @@ from ravine.models.sequence_starts import HiddenStart, laws_of
 from ravine.rules import EM
 from ravine.sequence_model import SequenceModel, States
 from ravine.train import Stage
+from ravine.trial import Trial
 
 
 class HiddenMarkovModel(States, Information, SequenceModel):
@@ -61,6 +65,10 @@ class HiddenMarkovModel(States, Information, SequenceModel):
     rate: float | AbstractSchedule | None = None
     validation: float = 0.0
     precision: Precision = "float64"
+
+    trials: ClassVar[Mapping[str, Trial]] = {
+        "small": Trial("jsb-chorales", {"states": 64, "tol": 1e-2}, None, "no paper reports this model on the chorales")
+    }
 
     def build(self, schema: AnySchema, *, key: PRNGKeyArray) -> HiddenMarkov:
         """A model of the right shape; `stages` puts it where learning starts."""
