@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ravine.recipes.igr_vae import IGRVAE as IGRVAE
     from ravine.recipes.imle_vae import IMLEVAE as IMLEVAE
     from ravine.recipes.latent_class import LatentClass as LatentClass
+    from ravine.recipes.latent_class_analysis import LatentClassAnalysis as LatentClassAnalysis
     from ravine.recipes.latent_tree import LatentTreeClassifier as LatentTreeClassifier
     from ravine.recipes.learning_to_explain import LearningToExplain as LearningToExplain
     from ravine.recipes.linear_dynamical_system import LinearDynamicalSystem as LinearDynamicalSystem
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from ravine.recipes.neural_generative_coding import NeuralGenerativeCoding as NeuralGenerativeCoding
     from ravine.recipes.predictive_coding import PredictiveCoding as PredictiveCoding
     from ravine.recipes.predictive_coding import PredictiveCodingClassifier as PredictiveCodingClassifier
+    from ravine.recipes.probabilistic_pca import ProbabilisticPCA as ProbabilisticPCA
     from ravine.recipes.product_of_experts import ProductOfExpertsClassifier as ProductOfExpertsClassifier
     from ravine.recipes.rbm import RBM as RBM
     from ravine.recipes.semi_supervised_gumbel import SemiSupervisedGumbel as SemiSupervisedGumbel
@@ -95,6 +97,7 @@ _HOMES = {
     "IGRVAE": "ravine.recipes.igr_vae",
     "IMLEVAE": "ravine.recipes.imle_vae",
     "LatentClass": "ravine.recipes.latent_class",
+    "LatentClassAnalysis": "ravine.recipes.latent_class_analysis",
     "LatentTreeClassifier": "ravine.recipes.latent_tree",
     "LatentVariableModel": "ravine.estimator",
     "LearningToExplain": "ravine.recipes.learning_to_explain",
@@ -105,6 +108,7 @@ _HOMES = {
     "NeuralGenerativeCoding": "ravine.recipes.neural_generative_coding",
     "PredictiveCoding": "ravine.recipes.predictive_coding",
     "PredictiveCodingClassifier": "ravine.recipes.predictive_coding",
+    "ProbabilisticPCA": "ravine.recipes.probabilistic_pca",
     "ProductOfExpertsClassifier": "ravine.recipes.product_of_experts",
     "RBM": "ravine.recipes.rbm",
     "Row": "ravine.core",

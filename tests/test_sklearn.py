@@ -39,6 +39,8 @@ RECIPES = {
     "MixedFactorAnalysis": rv.MixedFactorAnalysis(steps=3, hidden=(4,), particles=20),
     "GaussianMixture": rv.GaussianMixture(),
     "FactorAnalysis": rv.FactorAnalysis(),
+    "ProbabilisticPCA": rv.ProbabilisticPCA(),
+    "LatentClassAnalysis": rv.LatentClassAnalysis(**BITS),
     "VariationalFactorAnalysis": rv.VariationalFactorAnalysis(steps=3),
     "StructuredPrediction": rv.StructuredPrediction(steps=3, layers=(3,)),
     "GumbelVAE": rv.GumbelVAE(steps=3, latents=2, classes=2, hidden=(4,), evidence=ImportanceWeighted(8)),
@@ -124,6 +126,8 @@ EXPECTED_FAILURES = {
     "EnergyClassifier": {WEIGHTS: BATCHES},
     "GaussianMixture": {WEIGHTS: "the rows that found the components are drawn from another list"},
     "FactorAnalysis": {},
+    "ProbabilisticPCA": {},
+    "LatentClassAnalysis": {WEIGHTS: "the rows that found the components are drawn from another list"},
 }
 # It asks for a variable of the environment to be set before scipy is imported, and for recipes that do not declare
 # `array_api_support` only that they return arrays.

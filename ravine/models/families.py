@@ -15,7 +15,7 @@ from ravine.core import Row
 from ravine.models.components import AbstractComponents
 from ravine.models.correlated_components import FullCovariance, TiedCovariance
 from ravine.models.diagonal_components import DiagonalCovariance, SphericalCovariance
-from ravine.models.linear_gaussian import LinearGaussian
+from ravine.models.linear_gaussian import AbstractNoise, DiagonalNoise, LinearGaussian
 from ravine.models.mixture import Mixture
 from ravine.models.starts import nearest_seeds
 
@@ -153,9 +153,10 @@ class MixtureStart(eqx.Module):
 
 
 class FactorStart(eqx.Module):
-    """The start of factor analysis: principal components of the standardised columns."""
+    """The start of factor analysis, or of another noise: principal components of the standardised columns."""
 
     latents: int = eqx.field(static=True)
+    noise: type[AbstractNoise] = eqx.field(static=True, default=DiagonalNoise)
 
     def __call__(self, batch: Row, *, key: PRNGKeyArray) -> LinearGaussian:
-        return LinearGaussian.from_moments(batch, self.latents)
+        return LinearGaussian.from_moments(batch, self.latents, self.noise)

@@ -17,8 +17,8 @@ from ravine._tree import AbstractSchedule
 from ravine.data import AnySchema
 from ravine.information import Information
 from ravine.models.families import AbstractFamily, Full
+from ravine.models.first_models import HiddenStart, laws_of
 from ravine.models.hidden_markov import HiddenMarkov
-from ravine.models.sequence_starts import HiddenStart, laws_of
 from ravine.rules import EM
 from ravine.sequence_model import SequenceModel, States
 from ravine.train import Stage

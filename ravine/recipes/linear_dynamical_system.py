@@ -17,9 +17,9 @@ from ravine._tree import AbstractSchedule
 from ravine.data import AnySchema
 from ravine.dist import FullGaussian
 from ravine.information import Information
+from ravine.models.first_models import DynamicalStart
 from ravine.models.linear_dynamical import LinearDynamical
 from ravine.models.linear_gaussian import AbstractNoise, DiagonalNoise, IsotropicNoise
-from ravine.models.sequence_starts import DynamicalStart
 from ravine.rules import EM
 from ravine.sequence_model import SequenceModel
 from ravine.train import Stage

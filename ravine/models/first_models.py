@@ -1,4 +1,4 @@
-"""Where the learning of a model of sequences starts: from its steps as rows of a table."""
+"""Where learning starts from an untrained model: sequences from their steps as rows, classes from rows of any cells."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ravine.models.families import AbstractFamily, some_rows
 from ravine.models.hidden_markov import HiddenMarkov
 from ravine.models.linear_dynamical import LinearDynamical
 from ravine.models.linear_gaussian import AbstractNoise
+from ravine.models.mixture import Mixture
 from ravine.models.restarts import BestOf
 from ravine.models.starts import nearest_seeds
 
@@ -45,7 +46,7 @@ def _laws(schema: Any, family: AbstractFamily, smoothing: float, k: int) -> Abst
     if schema.kind == "real":
         return family(Row(jnp.zeros((2, d)), weight=jnp.ones(2)), k)
     do = "leave out the other columns"
-    raise complaint("a hidden Markov model", "columns of one kind", schema.describe(), do)
+    raise complaint("laws of states or classes", "columns of one kind", schema.describe(), do)
 
 
 class HiddenStart(eqx.Module):
@@ -70,6 +71,7 @@ class HiddenStart(eqx.Module):
         first, second = jax.random.split(key)
         shares = nearest_seeds(steps, k, key=first)
         laws = self._fresh(model.components, steps)
+        shares = _softened(shares) if isinstance(laws, OF_CELLS) else shares
         if isinstance(laws, MixedComponents):
             laws = _mixed(laws, steps, shares, second)
         return HiddenMarkov.from_responsibilities(batch, shares.reshape(*batch.x.shape[:2], k), laws)
@@ -84,6 +86,11 @@ class HiddenStart(eqx.Module):
 def _hidden(start: HiddenStart, model: HiddenMarkov, batch: Row, key: PRNGKeyArray) -> HiddenMarkov:
     one = lambda batch, *, key: start.one(model, batch, key)  # noqa: E731
     return cast(HiddenMarkov, BestOf(one, start.count, start.tol, start.iterations)(batch, key=key))
+
+
+def _softened(groups: Float[Array, "n k"]) -> Float[Array, "n k"]:
+    """Shares of a quarter spread over all groups: a value that a whole group lacks would be impossible for ever."""
+    return 0.75 * groups + 0.25 / groups.shape[1]
 
 
 def _mixed(laws: MixedComponents, steps: Row, shares: Float[Array, "n k"], key: PRNGKeyArray) -> MixedComponents:
@@ -108,6 +115,30 @@ def _as_rows(batch: Row) -> Row:
 
 def _weighing(rows: Row, weight: Float[Array, " n"]) -> Row:
     return eqx.tree_at(lambda r: r.weight, rows, weight)
+
+
+class ClassStart(eqx.Module):
+    """What turns an untrained mixture of laws of cells into one that learning starts from: rows that are near.
+
+    Of ``count`` starts the one that leads to the highest likelihood is taken.
+    """
+
+    count: int = eqx.field(static=True, default=1)
+    tol: float = eqx.field(static=True, default=1e-3)
+    iterations: int = eqx.field(static=True, default=200)
+    rows: int = eqx.field(static=True, default=10_000)
+
+    def __call__(self, model: Mixture, source, *, key: PRNGKeyArray) -> Mixture:
+        return _classes(self, model, some_rows(source, self.rows), key)
+
+
+@eqx.filter_jit
+def _classes(start: ClassStart, model: Mixture, batch: Row, key: PRNGKeyArray) -> Mixture:
+    def one(batch: Row, *, key: PRNGKeyArray) -> Mixture:
+        groups = _softened(nearest_seeds(batch, model.logits.size, key=key))
+        return Mixture.from_responsibilities(batch, groups, model.components)
+
+    return cast(Mixture, BestOf(one, start.count, start.tol, start.iterations)(batch, key=key))
 
 
 class DynamicalStart(eqx.Module):
