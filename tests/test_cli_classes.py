@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import test_cli
 from networks import Lenient, TinyNetwork
 from test_cli import assert_refused
 
@@ -23,7 +22,6 @@ from ravine.trial import Trial
 # what a file names is compared with a plain array
 pytestmark = pytest.mark.filterwarnings("ignore:X does not have valid feature names:UserWarning")
 
-shell = test_cli.shell
 FAST = ["--set", "steps=200", "--set", "rate=0.03"]
 IRIS = ("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)")
 

@@ -13,7 +13,6 @@ from test_cli import assert_refused
 import ravine as rv
 from ravine.data import load_dataset, read_table
 
-shell = test_cli.shell
 CODERS = {
     "denoising-autoencoder": ["--set", "layers=(6, 3)", "--set", "passes=2"],
     "contractive-autoencoder": ["--set", "layers=(3,)", "--set", "passes=2"],

@@ -1,5 +1,7 @@
 """Hidden Markov models by expectation-maximisation. Baum, Petrie, Soules & Weiss 1970; Rabiner 1989, Proc. IEEE 77.
 
+The former: *A maximization technique occurring in the statistical analysis of probabilistic functions of Markov
+chains*.
 No number is reported to aim at: every number here is exact.
 """
 

@@ -1,5 +1,6 @@
 """Latent class analysis by expectation-maximisation. Lazarsfeld & Henry 1968; Goodman 1974, Biometrika 61, 215-231.
 
+The latter: *Exploratory latent structure analysis using both identifiable and unidentifiable models*.
 No number is reported to aim at: every number here is exact.
 """
 

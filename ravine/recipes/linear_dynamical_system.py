@@ -1,5 +1,6 @@
 """Linear dynamical systems by exact EM. Kalman 1960; Shumway & Stoffer 1982, Journal of Time Series Analysis 3, 253.
 
+The latter: *An approach to time series smoothing and forecasting using the EM algorithm*.
 No number is reported to aim at: every number here is exact.
 """
 

@@ -1,5 +1,6 @@
 """Probabilistic principal components by exact EM. Tipping & Bishop 1999, JRSS B 61, 611-622; Roweis 1997, NIPS 10.
 
+The former: *Probabilistic principal component analysis*; the latter: *EM algorithms for PCA and SPCA*.
 No number is reported to aim at: with complete rows the maximum is known in closed form, and is reached.
 """
 
