@@ -255,6 +255,16 @@ def test_no_hole_and_one_length_is_computed_without_a_mask():
         assert fast._row(fast.read([*X, X[0, :3]])).mask is None
 
 
+@pytest.mark.parametrize("name", ["hidden", "dynamical"])
+def test_what_lies_beyond_the_end_of_a_complete_sequence_tells_nothing(name):
+    model = fitted(name)[1]
+    X = np.random.default_rng(0).normal(size=(2, 12, 2))
+    parts = [X[0], X[1, :5]]
+    alone = [model.score_samples([part])[0] for part in parts]
+    np.testing.assert_allclose(model.score_samples(parts), alone, rtol=1e-9)
+    np.testing.assert_allclose(model.transform(parts)[1], model.transform([parts[1]])[0], atol=1e-9)
+
+
 def test_best_of_several_starts():
     X = data("real", 3)
     alone = [other("hidden", states=3, random_state=seed).fit(X).score(X) for seed in range(5)]
